@@ -1,0 +1,136 @@
+"""A trained run, opened for reading."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from jaxtyping import Float, Int
+
+from cryohydra._typing import Tensor
+from cryohydra.errors import UnreadableFile, UserError
+from cryohydra.io.latents import Latents, read_latents
+from cryohydra.io.run_folder import RunFolder
+from cryohydra.model.checkpoint import load_checkpoint, mixture_from_checkpoint
+from cryohydra.model.mixture import Mixture
+
+
+@dataclass(frozen=True)
+class Run:
+    """One epoch of a run: its fields, what is known of each particle, and what was asked."""
+
+    folder: RunFolder
+    epoch: int
+    settings: Mapping[str, Any]
+    """As in train-configs.yaml; empty if that file is missing."""
+    latents: Latents
+    mixture: Mixture
+    pixel_size_angstrom: float
+    device: torch.device
+
+    @classmethod
+    def open(cls, path: Path, epoch: int = -1, device: torch.device | str | None = None) -> "Run":
+        """Open a run folder.
+
+        Args:
+            epoch: -1 means the last one saved.
+            device: Where to draw densities; by default a GPU if there is one.
+
+        Raises:
+            UserError: If there is nothing trained, or not at this epoch.
+        """
+        folder = RunFolder(path)
+        if not folder.path.is_dir():
+            raise UserError(f"{path} is no folder; give the folder of a run, as made by `drgnai setup`.")
+        chosen = folder.latest_epoch() if epoch == -1 else epoch
+        if chosen not in folder.epochs():
+            raise UserError(
+                f"{path} has no epoch {chosen}; there are {', '.join(map(str, folder.epochs())) or 'none'}. "
+                "Choose one of these with --epoch, or leave it out for the last."
+            )
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        checkpoint = load_checkpoint(folder.weights_path(chosen), where)
+        latents = read_latents(folder.latents_path(chosen))
+        mixture = mixture_from_checkpoint(checkpoint).to(where).eval()
+        if latents.class_probability.shape[1] != mixture.num_classes:
+            raise UserError(
+                f"{folder.latents_path(chosen)} speaks of {latents.class_probability.shape[1]} classes but "
+                f"{folder.weights_path(chosen)} holds {mixture.num_classes}. They are of two runs; restore one of them."
+            )
+        return cls(
+            folder=folder,
+            epoch=chosen,
+            settings=_read_settings(folder.train_configs_path),
+            latents=latents,
+            mixture=mixture,
+            pixel_size_angstrom=float(checkpoint.pixel_size_angstrom),
+            device=where,
+        )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of fields."""
+        return self.mixture.num_classes
+
+    @property
+    def z_dim(self) -> int:
+        """Length of a conformation; 0 for rigid classes."""
+        return self.mixture.z_dim
+
+    def members(self, class_index: int) -> Int[np.ndarray, "m"]:
+        """Rows, in the latents, of the particles whose best class this is."""
+        return np.flatnonzero(self.latents.best_class == class_index)
+
+    def rows_of(self, particles: Int[np.ndarray, "m"], asked_by: str) -> Int[np.ndarray, "m"]:
+        """Rows, in the latents, of particles named by their number in the input.
+
+        Raises:
+            UserError: If one is not part of the run.
+        """
+        order = np.argsort(self.latents.particle_index, kind="stable")
+        known = self.latents.particle_index[order]
+        place = np.searchsorted(known, particles).clip(0, len(known) - 1)
+        strangers = particles[known[place] != particles]
+        if len(strangers):
+            raise UserError(
+                f"{asked_by} names particle {strangers[0]}, which is not part of this run; wanted numbers of the "
+                f"particle file, counted from 0, between {known[0]} and {known[-1]}"
+                f"{'' if len(known) == known[-1] - known[0] + 1 else ' and among those selected by ind'}."
+            )
+        return order[place]
+
+    def draw(self, class_index: int, conformation: Float[np.ndarray, "z"]) -> Float[Tensor, "d d d"]:
+        """The density of a class in one conformation, on the CPU."""
+        z = torch.from_numpy(np.ascontiguousarray(conformation, dtype=np.float32)).to(self.device)
+        with torch.no_grad():
+            return self.mixture.map(class_index, z).float().cpu()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl that are whole."""
+        if not self.folder.metrics_path.exists():
+            return []
+        found = []
+        for line in self.folder.metrics_path.read_text().splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:  # the last line of a training that is still writing
+                continue
+            if isinstance(entry, dict):
+                found.append(entry)
+        return found
+
+
+def _read_settings(path: Path) -> Mapping[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UnreadableFile(
+            f"{path} cannot be read as YAML ({error}); it was written by the training, restore it or move it away."
+        ) from error
+    return settings if isinstance(settings, dict) else {}

@@ -1,0 +1,370 @@
+"""From settings to a trainer: the one place where parts are chosen and put together."""
+
+import torch
+
+from cryohydra._typing import Float, Tensor
+from cryohydra.config.inputs import open_input
+from cryohydra.config.settings import Settings
+from cryohydra.data.loader import PreparedImages
+from cryohydra.data.normalisation import Normalisation, measure_normalisation
+from cryohydra.data.particles import ParticleSet
+from cryohydra.errors import InputMismatch, UserError
+from cryohydra.fields import FIELDS
+from cryohydra.fields.base import FieldConfig
+from cryohydra.fields.mlp import MLPFieldConfig
+from cryohydra.fourier.band import Band, largest_radius
+from cryohydra.inference.likelihood import GaussianLikelihood, Likelihood, PixelMeanLikelihood
+from cryohydra.inference.pose_search import POSE_SEARCHES
+from cryohydra.io.pickles import read_pickle
+from cryohydra.io.run_folder import RunFolder
+from cryohydra.model.checkpoint import Checkpoint, load_checkpoint
+from cryohydra.model.conformations import Conformations, EncodedConformations, TabulatedConformations
+from cryohydra.model.encoder import ConvolutionalEncoder
+from cryohydra.model.mixture import Mixture, build_mixture
+from cryohydra.model.tables import ClassScores, Conformation, ConformationTable, PoseTable
+from cryohydra.physics.noise import NoiseSpectrum, spectrum_of_corners
+from cryohydra.training.ab_initio import AbInitio, Annealing
+from cryohydra.training.gradient_search import GradientSearch
+from cryohydra.training.known_poses import KnownPoses
+from cryohydra.training.listener import Listener
+from cryohydra.training.outputs import EpochWriter
+from cryohydra.training.refinement import Refinement, RefinementPlan, Regularisers
+from cryohydra.training.search import Searching, plan_search
+from cryohydra.training.stage import Stage
+from cryohydra.training.state import ClassTable, TrainingState
+from cryohydra.training.trainer import Trainer
+
+_IMAGES_FOR_NOISE = 2000
+_KNOWN_POSE_PASSES = 30
+_LARGEST_SHIFT = 0.16
+"""As a fraction of the box: what the default of 20 pixels is in a box of 128."""
+
+
+def build_training(settings: Settings, run: RunFolder, listener: Listener) -> Trainer:
+    """Read everything that a training needs; write nothing.
+
+    Raises:
+        UserError: If the input or a checkpoint cannot be used with the settings.
+    """
+    particles = open_input(settings)
+    for note in particles.notes:
+        listener.says(note)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    generator = torch.Generator().manual_seed(settings.with_seed().seed)
+    normalisation = _normalisation(settings, particles, generator)
+    images = _images(settings, particles, normalisation)
+    noise = _noise(particles, normalisation, generator)
+    field = field_of(settings)
+    mixture = build_mixture(
+        field,
+        num_classes=settings.n_classes,
+        box_size=images.box_size,
+        z_dim=settings.z_dim,
+        generator=generator,
+    )
+    state = TrainingState(
+        images=images,
+        noise=NoiseSpectrum(noise.variance.to(device)),
+        mixture=mixture.to(device),
+        poses=_poses(settings, particles).to(device),
+        conformations=_conformations(settings, particles, generator).to(device),
+        classes=ClassTable(len(images), settings.n_classes).to(device),
+        scores=ClassScores(len(images), settings.n_classes).to(device),
+        maps=None,
+        fields_are_fitted=False,
+        known_shift_px=_known_shift(settings, particles).to(device),
+        generator=generator,
+        device=device,
+    )
+    writer = EpochWriter(
+        run,
+        field_name=settings.field,
+        field_settings=field.model_dump(),
+        particle_index=particles.index,
+        scale=normalisation.std,
+        learns_weights=settings.class_weights == "learned",
+    )
+    first_stage, stage_state = _resume(settings, state)
+    return Trainer(
+        stages_of(settings, state),
+        state,
+        writer,
+        listener,
+        log_interval=settings.log_interval,
+        save_interval=settings.log_heavy_interval,
+        first_stage=first_stage,
+        stage_state=stage_state,
+    )
+
+
+def field_of(settings: Settings) -> FieldConfig:
+    """The field's own settings."""
+    if settings.field != "mlp":
+        return FIELDS[settings.field]()
+    return MLPFieldConfig(
+        layers=settings.hypervolume_layers,
+        width=settings.hypervolume_dim,
+        pe_dim=settings.pe_dim,
+        feat_sigma=settings.feat_sigma,
+        z_encoding=settings.pe_type_conf or "none",
+    )
+
+
+def stages_of(settings: Settings, state: TrainingState) -> list[Stage]:
+    """What a training goes through."""
+    if settings.pose_estimation != "abinit":
+        return [_known_poses(settings, state), _refinement(settings, state)]
+    if state.images.num_tilts > 1:
+        raise UserError(
+            "Ab initio poses of tilt series are not supported yet; give poses and choose "
+            "--pose-estimation refine or fixed."
+        )
+    num_search = settings.n_imgs_pose_search
+    if num_search == 0:
+        raise UserError(
+            "n_imgs_pose_search is 0, which leaves no pose search, but poses are to be found ab initio; "
+            "raise it, or give poses and choose --pose-estimation refine."
+        )
+    # At least two epochs: one to find maps, one to give every image a pose in them.
+    bound = max(2, num_search // len(state) + 1) * len(state)
+    if settings.quick_config is not None and settings.quick_config.engine == "published":
+        return [_pretraining(settings, state), _gradient_search(settings, state, bound), _refinement(settings, state)]
+    ab_initio = _ab_initio(settings, state, bound)
+    searching = _searching(settings, state, bound, ab_initio.annealing.last_radius)
+    return [ab_initio, searching, _refinement(settings, state)]
+
+
+def widest_radius(settings: Settings, box_size: int) -> int:
+    """The highest frequency ever compared, in Fourier pixels."""
+    return min(settings.max_freq or box_size, largest_radius(box_size))
+
+
+def _shift_extent(settings: Settings, box_size: int) -> float:
+    if settings.no_trans or not settings.searches_shifts:
+        return 0.0
+    return min(settings.t_extent, _LARGEST_SHIFT * box_size)
+
+
+def _shift_centre(settings: Settings) -> tuple[float, float]:
+    return (0.0, 0.0) if settings.no_trans else (settings.t_x_shift, settings.t_y_shift)
+
+
+def _ab_initio(settings: Settings, state: TrainingState, bound: int) -> AbInitio:
+    box_size = state.images.box_size
+    last_radius = min(7, widest_radius(settings, box_size), settings.l_end)
+    batch_size = min(max(100, 50 * settings.n_classes), len(state))
+    # What the bound leaves: the search needs an epoch at least.
+    affordable = max(1, (bound - len(state)) // batch_size)
+    annealing = Annealing(num_steps=min(400, affordable), first_radius=min(3, last_radius), last_radius=last_radius)
+    return AbInitio(
+        annealing,
+        batch_size=batch_size,
+        max_images=bound,
+        shift_extent_px=_shift_extent(settings, box_size),
+        shift_centre_px=_shift_centre(settings),
+        num_images_to_start=min(1000, settings.n_imgs_pretrain if settings.n_imgs_pretrain > 0 else 1000),
+    )
+
+
+def _searching(settings: Settings, state: TrainingState, bound: int, first_radius: int) -> Searching:
+    box_size = state.images.box_size
+    return Searching(
+        POSE_SEARCHES["sliced"],
+        base_level=settings.base_healpy,
+        num_refinements=settings.n_iter,
+        first_radius=first_radius,
+        last_radius=min(settings.l_end, widest_radius(settings, box_size)),
+        num_kept=settings.n_kept_poses,
+        shift_extent_px=_shift_extent(settings, box_size),
+        shift_centre_px=_shift_centre(settings),
+        max_images=bound,
+        batch_size=min(max(settings.batch_size_hps, 64), len(state)),
+    )
+
+
+def _known_poses(settings: Settings, state: TrainingState) -> KnownPoses:
+    return KnownPoses(
+        radius=min(settings.l_end, widest_radius(settings, state.images.box_size)),
+        max_passes=_KNOWN_POSE_PASSES,
+        num_images=len(state),
+        batch_size=max(settings.batch_size_known_poses, 64),
+    )
+
+
+def _pretraining(settings: Settings, state: TrainingState) -> KnownPoses:
+    stage = KnownPoses(
+        radius=min(settings.l_start, widest_radius(settings, state.images.box_size)),
+        max_passes=1,
+        num_images=len(state),
+        batch_size=settings.batch_size_known_poses,
+        random_poses=True,
+    )
+    if settings.n_imgs_pretrain >= 0:
+        stage.max_images = min(stage.max_images, settings.n_imgs_pretrain)
+    return stage
+
+
+def _gradient_search(settings: Settings, state: TrainingState, bound: int) -> GradientSearch:
+    box_size = state.images.box_size
+    radius = min(settings.l_end, widest_radius(settings, box_size))
+    plan = plan_search(
+        radius,
+        base_level=settings.base_healpy,
+        num_refinements=settings.n_iter,
+        box_size=box_size,
+        shift_extent_px=_shift_extent(settings, box_size),
+        shift_centre_px=_shift_centre(settings),
+        num_kept=settings.n_kept_poses,
+    )
+    return GradientSearch(
+        POSE_SEARCHES["sliced"](plan),
+        _refinement(settings, state),
+        settings.search,
+        max_images=bound,
+        batch_size=settings.batch_size_hps,
+    )
+
+
+def _refinement(settings: Settings, state: TrainingState) -> Refinement:
+    is_fixed = settings.pose_estimation == "fixed"
+    marches = settings.output_mask == "frequency_marching"
+    uses_bfloat16 = settings.precision == "bfloat16" or (
+        settings.precision == "auto" and state.device.type == "cuda" and torch.cuda.is_bf16_supported()
+    )
+    plan = RefinementPlan(
+        radius=widest_radius(settings, state.images.box_size),
+        first_radius=settings.l_start_fm if marches else None,
+        frequencies_per_epoch=settings.n_frequencies_per_epoch,
+        learns_rotations=not is_fixed,
+        learns_shifts=not (is_fixed or settings.no_trans or settings.use_gt_trans),
+        learns_weights=settings.class_weights,
+        lr_fields=settings.lr,
+        lr_poses=settings.lr_pose_table,
+        lr_scores=settings.lr_score_table,
+        pose_optimizer=settings.pose_table_optimizer_type,
+        conformation_optimizer=settings.conf_table_optimizer_type,
+        pose_only_images=settings.pose_only_phase,
+        max_epochs=settings.epochs_sgd,
+        regularisers=Regularisers(
+            kl=settings.beta_conf if settings.variational_het else 0.0,
+            shift_l1=settings.trans_l1_regularizer,
+            smoothness_l2=settings.l2_smoothness_regularizer,
+        ),
+        uses_bfloat16=uses_bfloat16,
+    )
+    batch_size = settings.batch_size_known_poses if is_fixed else settings.batch_size_sgd
+    return Refinement(plan, _likelihood(settings), num_images=len(state), batch_size=min(batch_size, len(state)))
+
+
+def _likelihood(settings: Settings) -> Likelihood:
+    if settings.likelihood == "pixel_mean":
+        return PixelMeanLikelihood(settings.std_noise)
+    return GaussianLikelihood(settings.std_noise)
+
+
+def _normalisation(settings: Settings, particles: ParticleSet, generator: torch.Generator) -> Normalisation:
+    measured = measure_normalisation(particles.source, generator=generator)
+    mean = measured.mean if settings.norm_mean is None else settings.norm_mean
+    std = measured.std if settings.norm_std is None else settings.norm_std
+    return Normalisation(mean, std)
+
+
+def _images(settings: Settings, particles: ParticleSet, normalisation: Normalisation) -> PreparedImages:
+    box_size = particles.source.box_size
+    window = settings.window_radius_gt_real if settings.likelihood == "pixel_mean" else None
+    return PreparedImages(particles.source, normalisation, Band(box_size, widest_radius(settings, box_size)), window)
+
+
+def _noise(particles: ParticleSet, normalisation: Normalisation, generator: torch.Generator) -> NoiseSpectrum:
+    source = particles.source
+    chosen = torch.randperm(len(source), generator=generator)[:_IMAGES_FOR_NOISE]
+    images = torch.cat([normalisation.apply(source.images(part)) for part in chosen.split(128)])
+    group = source.optics(chosen).group
+    num_groups = int(source.optics(torch.arange(len(source))).group.max()) + 1
+    return spectrum_of_corners(images.flatten(0, 1), group.flatten(), num_groups)
+
+
+def _poses(settings: Settings, particles: ParticleSet) -> PoseTable:
+    source = particles.source
+    table = PoseTable(len(source), source.num_tilts, settings.n_classes)
+    if settings.pose_estimation != "abinit":
+        assert particles.poses is not None, "open_input sees to it"
+        table.set(torch.arange(len(source)), particles.poses)
+        if settings.no_trans:
+            table.shift_px.zero_()
+    return table
+
+
+def _known_shift(settings: Settings, particles: ParticleSet) -> Float[Tensor, "n 2"]:
+    """Shifts that ab initio takes as given; elsewhere they are part of the poses."""
+    shift = torch.zeros(len(particles.source), 2)
+    if settings.pose_estimation == "abinit" and settings.use_gt_trans and not settings.no_trans:
+        assert particles.poses is not None, "open_input sees to it"
+        return particles.poses.shift_px[:, 0, 0]
+    return shift
+
+
+def _conformations(settings: Settings, particles: ParticleSet, generator: torch.Generator) -> Conformations:
+    num_particles = len(particles.source)
+    if settings.use_conf_encoder:
+        encoder = ConvolutionalEncoder(
+            box_size=particles.source.box_size,
+            num_classes=settings.n_classes,
+            z_dim=settings.z_dim,
+            generator=generator,
+            depth=settings.depth_cnn,
+            channels=settings.channels_cnn,
+            kernel_size=settings.kernel_size_cnn,
+            resolution=settings.resolution_encoder,
+            is_variational=settings.variational_het,
+        )
+        return EncodedConformations(encoder, settings.lr_conf_encoder, settings.wd)
+    table = ConformationTable(
+        num_particles,
+        settings.n_classes,
+        settings.z_dim,
+        settings.std_z_init,
+        generator,
+        is_variational=settings.variational_het,
+    )
+    if settings.initial_conf is not None:
+        mean = _initial_conformations(settings, particles)
+        index = torch.arange(num_particles)
+        table.set(index, Conformation(mean, table.conformation(index).log_std))
+    return TabulatedConformations(table, settings.lr_conf_table)
+
+
+def _initial_conformations(settings: Settings, particles: ParticleSet) -> Float[Tensor, "n k z"]:
+    assert settings.initial_conf is not None
+    given = torch.as_tensor(read_pickle(settings.initial_conf)).float()
+    if given.ndim == 2:
+        given = given[:, None].expand(-1, settings.n_classes, -1)
+    num_described = int(particles.index.max()) + 1
+    if given.ndim != 3 or given.shape[1:] != (settings.n_classes, settings.z_dim) or len(given) < num_described:
+        raise InputMismatch(
+            f"{settings.initial_conf} holds an array of shape {tuple(given.shape)}; wanted (particles, {settings.z_dim}) "
+            f"or (particles, {settings.n_classes}, {settings.z_dim}) for {num_described} particles. Check z_dim and n_classes."
+        )
+    return given[particles.index]
+
+
+def _resume(settings: Settings, state: TrainingState) -> tuple[int, dict[str, object] | None]:
+    """Put a checkpoint's content into the state and tell where to go on."""
+    if settings.load is None:
+        return 0, None
+    checkpoint = load_checkpoint(settings.load, state.device)
+    _check_fits(checkpoint, state.mixture, state)
+    state.mixture.load_state_dict(checkpoint.mixture_state)
+    state.load_state_dict(checkpoint.extra["training"])
+    return checkpoint.extra["stage"], checkpoint.extra["stage_state"] or None
+
+
+def _check_fits(checkpoint: Checkpoint, mixture: Mixture, state: TrainingState) -> None:
+    saved = (checkpoint.num_classes, checkpoint.z_dim, checkpoint.box_size)
+    wanted = (mixture.num_classes, mixture.z_dim, mixture.box_size)
+    rows = len(checkpoint.extra["training"]["poses"]["rotation"])
+    if saved != wanted or rows != len(state):
+        raise InputMismatch(
+            f"The checkpoint is of {rows} particles and (n_classes, z_dim, box) = {saved}, but the settings ask for "
+            f"{len(state)} particles and {wanted}. Continue with the settings it was trained with."
+        )

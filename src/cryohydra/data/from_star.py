@@ -1,0 +1,200 @@
+"""Images, optics and poses from RELION's STAR files, 3.0 and later."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cryohydra._typing import Float, Int
+from cryohydra.data.aberrations import star_aberration_notes
+from cryohydra.data.table import ImageReferences, ImageTable, refer_to_images, rescale_to_box
+from cryohydra.errors import InputMismatch, UnreadableFile, UserError
+from cryohydra.geometry.rotations import euler_to_matrix
+from cryohydra.io.star import StarTable, read_star
+
+# RELION keeps the exposure of tilt images as a B factor: 4 square angstrom for each electron per square angstrom.
+_B_FACTOR_PER_DOSE = -4.0
+_ALTERED_DATA = {
+    "rlnCtfDataAreCtfPremultiplied": "multiplied by their CTF",
+    "rlnCtfDataArePhaseFlipped": "phase-flipped",
+}
+
+
+def read_star_particles(path: Path, datadir: Path | None) -> ImageTable:
+    """The images that a STAR file describes.
+
+    Raises:
+        UserError: If it cannot be read, describes no images, or describes images that carry their CTF.
+    """
+    particles, optics_row, optics = _blocks(path)
+    columns = _Columns(particles, optics, optics_row)
+    for name, what in _ALTERED_DATA.items():
+        if columns.has(name) and np.any(columns.floats(name) != 0):
+            raise UserError(
+                f"{path} says that its images are {what} ({name} is 1); wanted images as they were taken. "
+                "Extract them again without it."
+            )
+    references = _references(path, particles, datadir)
+    box_size = references.box_size
+    ctf, notes = _ctf(columns, references)
+    rotation, shift_px = _poses(columns, None if ctf is None else ctf[:, 1])
+    scale = columns.floats("rlnCtfScalefactor") if columns.has("rlnCtfScalefactor") else np.ones(len(particles))
+    return ImageTable(
+        origin=path,
+        references=references,
+        ctf=ctf,
+        scale=scale,
+        dose=_dose(columns),
+        group=np.unique(optics_row, return_inverse=True)[1] if optics_row is not None else np.zeros(len(scale), int),
+        rotation=rotation,
+        shift_px=shift_px,
+        particle=next((columns.texts(name) for name in _PARTICLE_NAMES if columns.has(name)), None),
+        is_white=None,
+        habit_is_white=True,
+        notes=(*notes, *star_aberration_notes(optics, ctf, box_size)),
+    )
+
+
+_PARTICLE_NAMES = ("rlnTomoParticleName", "rlnGroupName")
+
+
+class _Columns:
+    """Values of each image, from its own row or from that of its optics group."""
+
+    def __init__(self, particles: StarTable, optics: StarTable | None, optics_row: Int[np.ndarray, "n"] | None):
+        self._particles, self._optics, self._optics_row = particles, optics, optics_row
+
+    def has(self, *names: str) -> bool:
+        """Whether each column is in either table."""
+        return all(self._particles.has(name) or (self._optics is not None and self._optics.has(name)) for name in names)
+
+    def texts(self, name: str) -> np.ndarray:
+        """A column as text."""
+        if self._particles.has(name) or self._optics is None or self._optics_row is None:
+            return self._particles.column(name)
+        return self._optics.column(name)[self._optics_row]
+
+    def floats(self, name: str) -> Float[np.ndarray, "n"]:
+        """A column as numbers."""
+        if self._particles.has(name) or self._optics is None or self._optics_row is None:
+            return self._particles.floats(name)
+        return self._optics.floats(name)[self._optics_row]
+
+    def floats_or(self, name: str, default: float | np.ndarray) -> Float[np.ndarray, "n"]:
+        """A column as numbers, or a value where there is none."""
+        if self.has(name):
+            return self.floats(name)
+        return np.broadcast_to(np.asarray(default, dtype=np.float64), len(self._particles)).copy()
+
+
+def _blocks(path: Path) -> tuple[StarTable, Int[np.ndarray, "n"] | None, StarTable | None]:
+    """The table of images, each image's row in the table of optics groups, and that table."""
+    blocks = read_star(path)
+    particles = blocks.get("particles") or next((table for table in blocks.values() if table.has("rlnImageName")), None)
+    if particles is None or not particles.has("rlnImageName"):
+        raise UnreadableFile(
+            f"{path} has no table with a column _rlnImageName (blocks: {', '.join(map(repr, blocks)) or 'none'}); "
+            "wanted a STAR file of particles."
+        )
+    optics = blocks.get("optics")
+    if optics is None:
+        return particles, None, None
+    groups = {group: row for row, group in enumerate(optics.column("rlnOpticsGroup"))}
+    names = particles.column("rlnOpticsGroup")
+    unknown = sorted(set(names) - set(groups))
+    if unknown:
+        raise InputMismatch(f"{path} uses optics group {unknown[0]}, which its table of optics groups lacks; add it.")
+    return particles, np.array([groups[name] for name in names], dtype=np.int64), optics
+
+
+def _references(path: Path, particles: StarTable, datadir: Path | None) -> ImageReferences:
+    names = particles.column("rlnImageName")
+    matches = [re.fullmatch(r"(\d+)@(.+)", name) for name in names]
+    wrong = next((name for name, match in zip(names, matches, strict=True) if match is None), None)
+    if wrong is not None:
+        raise UnreadableFile(
+            f"{path} names an image '{wrong}'; wanted number@file, such as 000001@particles.mrcs. "
+            "If these are stacks of tilts (RELION 5), export them as 2D particles first."
+        )
+    row = np.array([int(match.group(1)) - 1 for match in matches if match], dtype=np.int64)
+    files = np.array([match.group(2) for match in matches if match], dtype=str)
+    return refer_to_images(path, files, row, datadir)
+
+
+def _ctf(columns: _Columns, references: ImageReferences) -> tuple[Float[np.ndarray, "n 9"] | None, tuple[str, ...]]:
+    """CTF rows for the box of the images, None if the file has no defocus; and what was assumed."""
+    needed = ("rlnDefocusU", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
+    if not columns.has(*needed):
+        return None, ()
+    pixel_size, notes = _pixel_size(columns, references)
+    defocus_u = columns.floats("rlnDefocusU")
+    table = [
+        columns.floats_or("rlnImageSize", float(references.box_size)),
+        pixel_size,
+        defocus_u,
+        columns.floats_or("rlnDefocusV", defocus_u),
+        columns.floats_or("rlnDefocusAngle", 0.0),
+        *(columns.floats(name) for name in needed[1:]),
+        columns.floats_or("rlnPhaseShift", 0.0),
+    ]
+    return rescale_to_box(np.stack(table, axis=1), references.box_size), notes
+
+
+def _pixel_size(columns: _Columns, references: ImageReferences) -> tuple[Float[np.ndarray, "n"], tuple[str, ...]]:
+    """Angstrom per pixel of each image as the STAR file tells it, and what is doubtful about it."""
+    in_headers = [stack.pixel_size_angstrom or np.nan for stack in references.stacks]
+    header = np.array(in_headers)[references.stack]
+    if columns.has("rlnImagePixelSize"):
+        return columns.floats("rlnImagePixelSize"), ()
+    if columns.has("rlnDetectorPixelSize", "rlnMagnification"):
+        # Micrometre on the detector, over the magnification.
+        pixel_size = columns.floats("rlnDetectorPixelSize") * 1e4 / columns.floats("rlnMagnification")
+        return pixel_size, _header_note(pixel_size, header)
+    if columns.has("rlnDetectorPixelSize"):
+        pixel_size = columns.floats("rlnDetectorPixelSize")
+        note = "The STAR file has no magnification: its _rlnDetectorPixelSize was taken as angstrom per pixel."
+        return pixel_size, (note, *_header_note(pixel_size, header))
+    if np.isnan(header).any():
+        raise UnreadableFile(
+            "Neither the STAR file nor the images tell the pixel size; wanted _rlnImagePixelSize, or "
+            "_rlnMagnification and _rlnDetectorPixelSize. Add it, or give a ctf file."
+        )
+    return header, (f"The STAR file does not tell the pixel size: {header[0]:.4g} A was taken from the images.",)
+
+
+def _header_note(pixel_size: Float[np.ndarray, "n"], header: Float[np.ndarray, "n"]) -> tuple[str, ...]:
+    # Many programs write 1 for "not known".
+    differs = np.isfinite(header) & (header != 1) & (np.abs(header / pixel_size - 1) > 0.01)
+    if not differs.any():
+        return ()
+    row = np.flatnonzero(differs)[0]
+    return (
+        f"The STAR file gives {pixel_size[row]:.4g} A per pixel but the images say {header[row]:.4g} A; "
+        "the STAR file was believed. Give a ctf file if it is wrong.",
+    )
+
+
+def _dose(columns: _Columns) -> Float[np.ndarray, "n"] | None:
+    """Exposure of each image; only tilt series use it."""
+    if columns.has("rlnMicrographPreExposure"):
+        return columns.floats("rlnMicrographPreExposure")
+    if columns.has("rlnCtfBfactor"):
+        return columns.floats("rlnCtfBfactor") / _B_FACTOR_PER_DOSE
+    return None
+
+
+def _poses(
+    columns: _Columns, pixel_size: Float[np.ndarray, "n"] | None
+) -> tuple[Float[np.ndarray, "n 3 3"] | None, Float[np.ndarray, "n 2"] | None]:
+    """Rotations, and where particles are: minus the shift that the file holds, which brings them to the centre."""
+    if not columns.has("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"):
+        return None, None
+    degrees = [columns.floats(name) for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")]
+    rotation = euler_to_matrix(torch.from_numpy(np.deg2rad(np.stack(degrees, axis=1)))).numpy()
+    if columns.has("rlnOriginXAngst", "rlnOriginYAngst") and pixel_size is not None:
+        origin = np.stack([columns.floats("rlnOriginXAngst"), columns.floats("rlnOriginYAngst")], axis=1)
+        return rotation, -origin / pixel_size[:, None]
+    if columns.has("rlnOriginX", "rlnOriginY"):
+        return rotation, -np.stack([columns.floats("rlnOriginX"), columns.floats("rlnOriginY")], axis=1)
+    return rotation, None

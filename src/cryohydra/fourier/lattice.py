@@ -1,0 +1,215 @@
+"""Volumes on a frequency lattice: cutting slices out of them, and adding slices into them.
+
+A lattice is oversampled: its step is a fraction of a Fourier pixel, so that trilinear
+interpolation between its points is accurate. What the interpolation does to the density, a
+product with sinc^2 along each axis, is divided out beforehand (gridding correction).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import embedding_bag, grid_sample
+
+from cryohydra._typing import Float, Int, Tensor
+from cryohydra.fourier.band import Band
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """The points of a cube around zero frequency, odd and symmetric, in steps of 1 / (oversampling * box_size)."""
+
+    box_size: int
+    radius: int
+    """Highest frequency that can be cut, in Fourier pixels."""
+    oversampling: int = 2
+
+    @property
+    def size(self) -> int:
+        """Points along an axis; one beyond the radius on both sides for the interpolation."""
+        return 2 * (self.radius * self.oversampling + 1) + 1
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The axes z, y, x."""
+        return (self.size, self.size, self.size)
+
+    def distance(self, device: torch.device | str = "cpu") -> Float[Tensor, "n n n"]:
+        """Each point's distance from zero in Fourier pixels."""
+        axis = self._axis(device) / self.oversampling
+        return (axis[:, None, None].square() + axis[:, None].square() + axis.square()).sqrt()
+
+    def points(self, device: torch.device | str = "cpu") -> Float[Tensor, "n n n 3"]:
+        """The points in cycles per pixel, (x, y, z) in the last axis."""
+        axis = self._axis(device) / (self.oversampling * self.box_size)
+        z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+        return torch.stack([x, y, z], dim=-1)
+
+    def real_space_radius_px(self, device: torch.device | str = "cpu") -> Float[Tensor, "n n n"]:
+        """Distance from the centre, in pixels, of the points of the lattice's inverse transform."""
+        axis = self._axis(device) * (self.oversampling * self.box_size / self.size)
+        return (axis[:, None, None].square() + axis[:, None].square() + axis.square()).sqrt()
+
+    def interpolation_damping(self, device: torch.device | str = "cpu") -> Float[Tensor, "n n n"]:
+        """What trilinear interpolation of the lattice multiplies the density with, in (0, 1]."""
+        damping = torch.sinc(self._axis(device) / self.size).square()
+        return damping[:, None, None] * damping[:, None] * damping
+
+    def _axis(self, device: torch.device | str) -> Float[Tensor, "n"]:
+        half = self.size // 2
+        return torch.arange(-half, half + 1, dtype=torch.float32, device=device)
+
+
+def to_real_space(values: Float[Tensor, "k n n n"]) -> Float[Tensor, "k n n n"]:
+    """Inverse Hartley transform of lattices, in the lattice's own coarse voxels."""
+    return _hartley(values) / values.shape[-1] ** 3
+
+
+def to_frequency(density: Float[Tensor, "k n n n"]) -> Float[Tensor, "k n n n"]:
+    """Undo `to_real_space`."""
+    return _hartley(density)
+
+
+def _hartley(array: Float[Tensor, "k n n n"]) -> Float[Tensor, "k n n n"]:
+    dims = (-3, -2, -1)
+    fourier = torch.fft.fftn(torch.fft.ifftshift(array, dim=dims), dim=dims)
+    return torch.fft.fftshift(fourier.real - fourier.imag, dim=dims)
+
+
+def correct_interpolation(lattice: Lattice, values: Float[Tensor, "k n n n"]) -> Float[Tensor, "k n n n"]:
+    """Divide the density by what trilinear interpolation will multiply it with."""
+    return to_frequency(to_real_space(values) / lattice.interpolation_damping(values.device))
+
+
+@dataclass(frozen=True)
+class Corners:
+    """The eight lattice points around each sampled point, and their trilinear weights."""
+
+    index: Int[Tensor, "m 8"]
+    weight: Float[Tensor, "m 8"]
+
+    @classmethod
+    def around(cls, lattice: Lattice, frequencies: Float[Tensor, "m 3"]) -> "Corners":
+        """Corners of points given in cycles per pixel, (x, y, z), within the lattice's radius."""
+        size = lattice.size
+        position = frequencies * (lattice.oversampling * lattice.box_size) + size // 2
+        base = position.floor()
+        fraction = position - base
+        x, y, z = base.long().unbind(-1)
+        flat = (z * size + y) * size + x
+        offsets = torch.tensor([0, 1, size, size + 1], device=flat.device)
+        offsets = torch.cat([offsets, offsets + size * size])
+        along_x, along_y, along_z = torch.stack([1 - fraction, fraction], dim=-1).unbind(-2)
+        weight = along_z[:, :, None, None] * along_y[:, None, :, None] * along_x[:, None, None, :]
+        return cls(index=flat[:, None] + offsets, weight=weight.flatten(1))
+
+
+def cut(values: Float[Tensor, "n3 k"], corners: Corners) -> Float[Tensor, "m k"]:
+    """Interpolate flattened lattices, one per column, at points."""
+    return embedding_bag(corners.index, values, per_sample_weights=corners.weight, mode="sum")
+
+
+def interpolate(
+    values: Float[Tensor, "k n n n"], which: Int[Tensor, "m"], position: Float[Tensor, "m p 3"]
+) -> Float[Tensor, "m p"]:
+    """Interpolate the lattice `which` of several at points in lattice steps from its centre, (x, y, z)."""
+    num_lattices, size = values.shape[:2]
+    # The lattices stand on one another along z: one call serves points of all of them.
+    tower = values.reshape(1, 1, num_lattices * size, size, size)
+    height = position[..., 2] + size // 2 + which[:, None] * size
+    across = position[..., :2] / (size // 2)
+    grid = torch.cat([across, (2 * height / (num_lattices * size - 1) - 1)[..., None]], dim=-1)
+    # The CPU's kernel works on one entry of the batch at a time on each core.
+    parts = next(parts for parts in (8, 4, 2, 1) if len(which) % parts == 0)
+    grid = grid.reshape(parts, 1, -1, *grid.shape[1:])
+    cut = grid_sample(tower.expand(parts, -1, -1, -1, -1), grid, align_corners=True)
+    return cut.reshape(position.shape[:-1])
+
+
+def add(total: Float[Tensor, "n3 k"], corners: Corners, values: Float[Tensor, "m k"]) -> None:
+    """Add values at points to flattened lattices in place: the transpose of `cut`."""
+    for corner in range(8):
+        total.index_add_(0, corners.index[:, corner], corners.weight[:, corner, None] * values)
+
+
+def slice_frequencies(band: Band, rotations: Float[Tensor, "*q 3 3"]) -> Float[Tensor, "*q p 3"]:
+    """Where the plane of an image lies in the volume: the band's points, each as f @ R."""
+    return band.frequencies @ rotations[..., :2, :]
+
+
+class GridSlicer:
+    """Slices of one fixed set of rotations, whose corners are found once and used many times.
+
+    A quarter turn of the image plane, and turning it over, only permute the points of a band. Of
+    every eight rotations that differ by these, one is interpolated and the others are permutations.
+    """
+
+    def __init__(self, lattice: Lattice, band: Band, rotations: Float[Tensor, "q 3 3"]):
+        self.lattice = lattice
+        self.band = band
+        self.rotations = rotations
+        self._is_cut, self._source, self._permutation = _orbits(band, rotations)
+        cut_rotations = rotations[self._is_cut]
+        self._corners = Corners.around(lattice, slice_frequencies(band, cut_rotations).flatten(0, 1))
+        self._by_lattice_point: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def cut(self, values: Float[Tensor, "k n n n"]) -> Float[Tensor, "k q p"]:
+        """All slices of each volume."""
+        columns = values.flatten(1).T.contiguous()
+        slices = cut(columns, self._corners).T.contiguous()
+        return slices[:, self._source[:, None] * len(self.band) + self._permutation]
+
+    def add(self, slices: Float[Tensor, "k q p"]) -> Float[Tensor, "k n n n"]:
+        """The transpose of `cut`: slices spread over the lattice points around them."""
+        target = (self._source[:, None] * len(self.band) + self._permutation).flatten()
+        columns = slices.new_zeros(len(self._corners.index), len(slices))
+        columns.index_add_(0, target, slices.flatten(1).T.contiguous())
+        slice_point, weight, offsets = self._transposed()
+        total = embedding_bag(slice_point, columns, offsets, per_sample_weights=weight, mode="sum")
+        return total.T.unflatten(-1, self.lattice.shape).contiguous()
+
+    def _transposed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The corners sorted by lattice point, so that each of them gathers instead of being scattered to."""
+        if self._by_lattice_point is None:
+            index = self._corners.index.flatten()
+            order = torch.argsort(index)
+            counts = torch.bincount(index, minlength=math.prod(self.lattice.shape))
+            offsets = counts.cumsum(0) - counts
+            self._by_lattice_point = (order // 8, self._corners.weight.flatten()[order], offsets)
+        return self._by_lattice_point
+
+
+def _orbits(
+    band: Band, rotations: Float[Tensor, "q 3 3"]
+) -> tuple[Int[Tensor, "c"], Int[Tensor, "q"], Int[Tensor, "q p"]]:
+    """Which rotations to cut, and for each rotation whose slice it is (a position in those) and in which order."""
+    quarter = rotations.new_tensor([[0, 1, 0], [-1, 0, 0], [0, 0, 1]])
+    over = torch.diag(rotations.new_tensor([1, -1, -1]))
+    turns = [
+        torch.linalg.matrix_power(quarter, i) @ torch.linalg.matrix_power(over, j) for j in (0, 1) for i in range(4)
+    ]
+    position = {tuple(point): i for i, point in enumerate(band.points.tolist())}
+    orders = []
+    for turn in turns:
+        turned = (band.points.to(turn.dtype) @ turn[:2, :2]).round().long().tolist()
+        orders.append(torch.tensor([position[tuple(point)] for point in turned], device=rotations.device))
+
+    found = {_rounded(rotation): i for i, rotation in reversed(list(enumerate(rotations.tolist())))}
+    cut_rotations: list[int] = []
+    source = torch.full((len(rotations),), -1)
+    turn_of = torch.zeros(len(rotations), dtype=torch.long)
+    orbit = torch.einsum("gij,qjk->qgik", torch.stack(turns), rotations).tolist()
+    for i in range(len(rotations)):
+        if source[i] >= 0:
+            continue
+        for g in range(len(turns)):
+            j = found.get(_rounded(orbit[i][g]))
+            if j is not None and source[j] < 0:
+                source[j], turn_of[j] = len(cut_rotations), g
+        cut_rotations.append(i)
+    device = rotations.device
+    return torch.tensor(cut_rotations, device=device), source.to(device), torch.stack(orders)[turn_of.to(device)]
+
+
+def _rounded(rotation: list[list[float]]) -> tuple[int, ...]:
+    return tuple(round(value * 1000) for row in rotation for value in row)

@@ -1,0 +1,83 @@
+"""What a search for poses is to the rest of the program."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from cryohydra._registry import Registry
+from cryohydra._typing import Float, Int, Tensor
+from cryohydra.fourier.band import Band
+from cryohydra.inference.candidates import Candidates
+from cryohydra.inference.images import WeightedImages
+from cryohydra.inference.slices import SliceSource
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """From which grid to which, in which bands."""
+
+    base_level: int
+    """Level of the first grid of rotations; each next level halves its step."""
+    radii: tuple[int, ...]
+    """Highest frequency compared at the first and each next level, in Fourier pixels."""
+    shift_extent_px: float
+    """Shifts searched around the centre; 0 for none."""
+    shift_step_px: float
+    """Step of the first grid of shifts; halved with the rotations'."""
+    shift_centre_px: tuple[float, float] = (0.0, 0.0)
+    num_kept: int = 8
+    """Candidates carried from the first level on, per image and class."""
+    kept_mass: float = 0.999
+    """Share of the posterior that the candidates carried on must hold, if `num_kept` allows."""
+
+
+@dataclass(frozen=True)
+class SearchState:
+    """A search between two levels."""
+
+    slices: SliceSource
+    images: WeightedImages
+    band: Band
+    """Of the images; levels compare part of it."""
+    log_weight: Float[Tensor, "k"]
+    depth: int
+    """Levels done."""
+    rotation_index: Int[Tensor, "b c"]
+    """On the grid of the last level."""
+    candidates: Candidates
+
+
+class PoseSearch(ABC):
+    """Finds the poses of images in K densities; images are independent of one another.
+
+    `begin` compares the first grid exhaustively, each `refine` halves the grid around what is worth
+    it, `posterior` tells what was found.
+    """
+
+    def __init__(self, plan: SearchPlan):
+        self.plan = plan
+
+    @abstractmethod
+    def begin(
+        self, slices: SliceSource, images: WeightedImages, band: Band, log_weight: Float[Tensor, "k"]
+    ) -> SearchState:
+        """Compare images with all rotations and shifts of the first level."""
+
+    @abstractmethod
+    def refine(self, state: SearchState) -> SearchState:
+        """Compare with the children of the candidates, in the next level's band."""
+
+    def posterior(self, state: SearchState) -> Candidates:
+        """What is known after the levels done."""
+        return state.candidates
+
+    def search(
+        self, slices: SliceSource, images: WeightedImages, band: Band, log_weight: Float[Tensor, "k"]
+    ) -> Candidates:
+        """All levels of the plan."""
+        state = self.begin(slices, images, band, log_weight)
+        for _ in self.plan.radii[1:]:
+            state = self.refine(state)
+        return self.posterior(state)
+
+
+POSE_SEARCHES: Registry[PoseSearch] = Registry("search")

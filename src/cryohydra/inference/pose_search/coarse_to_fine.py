@@ -1,0 +1,198 @@
+"""Exhaustive on a coarse grid, then only the children of what carries the posterior."""
+
+from dataclasses import replace
+
+import torch
+
+from cryohydra._typing import Float, Int, Tensor
+from cryohydra.fourier.band import Band
+from cryohydra.fourier.hartley import shift_hartley
+from cryohydra.geometry.shift_grid import shift_grid
+from cryohydra.geometry.so3_grid import all_rotations, child_indices, grid_rotations, num_rotations
+from cryohydra.inference.candidates import Candidates
+from cryohydra.inference.evidence import expected_contrast, log_likelihood_over_contrast
+from cryohydra.inference.images import WeightedImages
+from cryohydra.inference.pose_search.base import POSE_SEARCHES, PoseSearch, SearchState
+from cryohydra.inference.slices import SliceSource
+
+_SCORES_AT_ONCE = 2**24
+_POINTS_AT_ONCE = 2**20
+"""Scores, or points of slices, held at a time, which bounds memory."""
+
+
+@POSE_SEARCHES.register("sliced")
+class CoarseToFineSearch(PoseSearch):
+    """Keeps (class, rotation, shift) by posterior mass over all classes, so that cost follows the doubt."""
+
+    def begin(
+        self, slices: SliceSource, images: WeightedImages, band: Band, log_weight: Float[Tensor, "k"]
+    ) -> SearchState:
+        """Compare with the whole first grid as matrix products; contrast is taken as one."""
+        plan, device = self.plan, images.constant.device
+        compared = Band(band.box_size, plan.radii[0], device)
+        points = band.within(plan.radii[0])
+        rotations = all_rotations(plan.base_level, device)
+        shifts = shift_grid(plan.shift_extent_px, plan.shift_step_px, plan.shift_centre_px).to(device)
+        on_grid = slices.on_grid(compared, rotations)
+        chunk = max(1, _SCORES_AT_ONCE // (len(rotations) * len(shifts)))
+        narrow = images.at(points)
+        rows = torch.arange(len(images), device=device)
+        parts = [self._compare_grid(on_grid, narrow.rows(r), compared, shifts) for r in rows.split(chunk)]
+        log_evidence, class_index, rotation_index, shift_px, peak, log_mass = (
+            torch.cat(part) for part in zip(*parts, strict=True)
+        )
+        candidates = Candidates(
+            class_index=class_index,
+            rotation=grid_rotations(plan.base_level, rotation_index),
+            shift_px=shift_px,
+            contrast=torch.ones_like(log_mass),
+            log_likelihood=peak,
+            log_mass=log_mass,
+            log_evidence=log_evidence,
+        )
+        return SearchState(slices, images, band, log_weight, 1, rotation_index, candidates)
+
+    def refine(self, state: SearchState) -> SearchState:
+        """Compare with the children of the candidates, contrast integrated out."""
+        plan, depth = self.plan, state.depth
+        kept, rotation_index = self._worth_refining(state)
+        level = plan.base_level + depth
+        band = Band(state.band.box_size, plan.radii[depth], kept.log_mass.device)
+        children = child_indices(level - 1, rotation_index)
+        step = plan.shift_step_px / 2**depth
+        offsets = (
+            shift_grid(step * 1.5, step).to(kept.shift_px.device)
+            if plan.shift_extent_px
+            else kept.shift_px.new_zeros(1, 2)
+        )
+        images = state.images.at(state.band.within(plan.radii[depth]))
+        per_image = children[0].numel() * len(band)
+        rows = torch.arange(len(images), device=children.device)
+        parts = [
+            self._compare_children(
+                state.slices, images.rows(r), band, kept.class_index[r], children[r], level, kept.shift_px[r], offsets
+            )
+            for r in rows.split(max(1, _POINTS_AT_ONCE // per_image))
+        ]
+        shift_px, contrast, peak, log_mass = (torch.cat(part) for part in zip(*parts, strict=True))
+        log_prior = self._log_cell_prior(level, step)
+        class_index = kept.class_index[:, :, None].expand(-1, -1, 8).flatten(1)
+        log_mass = (
+            torch.where(kept.log_mass[:, :, None].isneginf(), -torch.inf, log_mass.unflatten(1, (-1, 8))).flatten(1)
+            + log_prior
+        )
+        children = children.flatten(1)
+        candidates = Candidates(
+            class_index=class_index,
+            rotation=grid_rotations(level, children),
+            shift_px=shift_px,
+            contrast=contrast,
+            log_likelihood=peak,
+            log_mass=log_mass,
+            log_evidence=_carried_evidence(state, log_mass, class_index),
+        )
+        return replace(state, depth=depth + 1, rotation_index=children, candidates=candidates)
+
+    def _log_cell_prior(self, level: int, step_px: float) -> float:
+        """Log of the prior probability of one rotation and shift of a level's grid."""
+        num_shifts = 1.0
+        if self.plan.shift_extent_px:
+            first = len(shift_grid(self.plan.shift_extent_px, self.plan.shift_step_px))
+            num_shifts = first * (self.plan.shift_step_px / step_px) ** 2
+        return -float(torch.tensor(num_rotations(level) * num_shifts, dtype=torch.float64).log())
+
+    def _compare_grid(
+        self, on_grid: Float[Tensor, "k q p"], images: WeightedImages, band: Band, shifts: Float[Tensor, "s 2"]
+    ) -> tuple[Tensor, ...]:
+        """Evidence of each class, and the best rotations of each with their best shifts."""
+        num_kept = min(self.plan.num_kept, on_grid.shape[1])
+        log_prior = -float(torch.tensor(float(on_grid.shape[1] * len(shifts))).log())
+        shifted = _shifted_scores(images.score[:, 0, None], band, -shifts[None])
+        found = []
+        for class_index, slices in enumerate(on_grid):
+            half_power = images.power[:, 0] @ slices.square().T
+            log_likelihood = torch.baddbmm(
+                half_power[:, None], shifted, slices.T.expand(len(images), -1, -1), beta=-0.5
+            )
+            over_shifts = log_likelihood.logsumexp(1)
+            mass, rotation = over_shifts.topk(num_kept, dim=1)
+            peak, best_shift = log_likelihood.take_along_dim(rotation[:, None], 2).max(1)
+            evidence = over_shifts.logsumexp(1) + log_prior
+            of_class = torch.full_like(rotation, class_index)
+            found.append((evidence, of_class, rotation, shifts[best_shift], peak, mass + log_prior))
+        evidences, *columns = zip(*found, strict=True)
+        return torch.stack(evidences, 1), *(torch.cat(column, 1) for column in columns)
+
+    def _worth_refining(self, state: SearchState) -> tuple[Candidates, Int[Tensor, "b c"]]:
+        """The candidates that hold the posterior mass to keep, heaviest first; the others have no mass."""
+        found = state.candidates
+        posterior = found.posterior(state.log_weight)
+        width = min(posterior.shape[1], self.plan.num_kept * min(2, state.slices.num_classes))
+        mass, order = posterior.topk(width, dim=1)
+        # A candidate is dropped if those heavier than it hold enough.
+        heavier = mass.cumsum(1) - mass
+        is_kept = heavier < self.plan.kept_mass * posterior.sum(1, keepdim=True)
+        num_columns = int(is_kept.sum(1).max())
+        order, is_kept = order[:, :num_columns], is_kept[:, :num_columns]
+        rows = torch.arange(len(order), device=order.device)[:, None]
+        kept = Candidates(
+            class_index=found.class_index[rows, order],
+            rotation=found.rotation[rows, order],
+            shift_px=found.shift_px[rows, order],
+            contrast=found.contrast[rows, order],
+            log_likelihood=found.log_likelihood[rows, order],
+            log_mass=torch.where(is_kept, found.log_mass[rows, order], -torch.inf),
+            log_evidence=found.log_evidence,
+        )
+        return kept, state.rotation_index[rows, order]
+
+    def _compare_children(
+        self,
+        slices: SliceSource,
+        images: WeightedImages,
+        band: Band,
+        class_index: Int[Tensor, "b c"],
+        children: Int[Tensor, "b c 8"],
+        level: int,
+        shift_px: Float[Tensor, "b c 2"],
+        offsets: Float[Tensor, "s 2"],
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Best shift, contrast and log likelihood there, and log likelihood summed over shifts, of each child."""
+        num_images, num_parents, num_children = children.shape
+        rotations = grid_rotations(level, children.flatten())
+        classes = class_index[:, :, None].expand_as(children).flatten()
+        cut = slices.of_candidates(band, classes, rotations).reshape(num_images, num_parents, num_children, -1)
+        at_parent = _shifted_scores(images.score[:, 0, None], band, -shift_px)
+        shifted = _shifted_scores(at_parent[:, :, None], band, -offsets[None, None])
+        score = torch.einsum("bcsp,bchp->bcsh", shifted, cut)
+        power = torch.einsum("bp,bchp->bch", images.power[:, 0], cut.square())[:, :, None]
+        log_likelihood = log_likelihood_over_contrast(score, power)
+        peak, best = log_likelihood.max(2, keepdim=True)
+        contrast = expected_contrast(score, power).take_along_dim(best, 2)[:, :, 0]
+        best_shift = shift_px[:, :, None] + offsets[best[:, :, 0]]
+        log_mass = log_likelihood.logsumexp(2)
+        return best_shift.flatten(1, 2), contrast.flatten(1), peak.flatten(1), log_mass.flatten(1)
+
+
+def _shifted_scores(
+    score: Float[Tensor, "*batch p"], band: Band, shift_px: Float[Tensor, "*shifts 2"]
+) -> Float[Tensor, "*shifted p"]:
+    return shift_hartley(score, band.frequencies, shift_px)
+
+
+def _carried_evidence(
+    state: SearchState, log_mass: Float[Tensor, "b c"], class_index: Int[Tensor, "b c"]
+) -> Float[Tensor, "b k"]:
+    """Evidence of each class from this level; a class dropped before keeps its share of the posterior.
+
+    Levels compare different bands, so a dropped class's own evidence cannot stand beside the others':
+    its share, below a thousandth when it was dropped, does.
+    """
+    before = state.candidates.log_evidence
+    of_class = class_index[:, :, None] == torch.arange(before.shape[1], device=before.device)
+    now = torch.where(of_class, log_mass[:, :, None], -torch.inf).logsumexp(1)
+    dropped = now.isneginf()
+    posterior = torch.log_softmax(state.log_weight + before, dim=1)
+    scale = torch.logsumexp(state.log_weight + now, dim=1, keepdim=True)
+    kept_share = torch.where(dropped, -torch.inf, posterior).logsumexp(1, keepdim=True)
+    return torch.where(dropped, posterior - kept_share + scale - state.log_weight, now)

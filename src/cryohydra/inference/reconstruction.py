@@ -1,0 +1,164 @@
+"""Class maps from images of weighed classes and poses: backprojection and its solution."""
+
+from dataclasses import dataclass
+
+import torch
+
+from cryohydra._typing import Float, Int, Tensor
+from cryohydra.fourier.band import Band
+from cryohydra.fourier.hartley import shift_hartley
+from cryohydra.fourier.lattice import Corners, Lattice, add, slice_frequencies, to_frequency, to_real_space
+from cryohydra.inference.images import WeightedImages
+
+_KNOWN = 0.143
+"""Half-map correlation down to which a shell counts as known."""
+
+
+@dataclass
+class ClassSums:
+    """Posterior-weighted sums over images, on a lattice, of two halves of the particles.
+
+    The numerator gathers contrast times CTF times image over noise variance, the denominator
+    contrast squared times CTF squared over noise variance: their ratio is the best map.
+    """
+
+    lattice: Lattice
+    numerator: Float[Tensor, "2 k n3"]
+    denominator: Float[Tensor, "2 k n3"]
+
+    @classmethod
+    def empty(cls, lattice: Lattice, num_classes: int, device: torch.device | str = "cpu") -> "ClassSums":
+        """Sums over no images."""
+        shape = (2, num_classes, lattice.size**3)
+        return cls(lattice, torch.zeros(shape, device=device), torch.zeros(shape, device=device))
+
+    def add(
+        self,
+        images: WeightedImages,
+        band: Band,
+        particle: Int[Tensor, "b"],
+        weight: Float[Tensor, "b c"],
+        class_index: Int[Tensor, "b c"],
+        rotation: Float[Tensor, "b c t 3 3"],
+        shift_px: Float[Tensor, "b c t 2"],
+        contrast: Float[Tensor, "b c"],
+        least_weight: float = 1e-3,
+    ) -> None:
+        """Add images at candidate classes and poses; candidates of less than `least_weight` are passed over.
+
+        Args:
+            particle: Rows in the whole set: even ones go to the first half, odd ones to the second.
+        """
+        image, candidate = torch.nonzero(weight > least_weight, as_tuple=True)
+        weight, contrast = weight[image, candidate], contrast[image, candidate]
+        score = shift_hartley(images.score[image], band.frequencies, -shift_px[image, candidate])
+        numerator = (weight * contrast)[:, None, None] * score
+        denominator = (weight * contrast.square())[:, None, None] * images.power[image]
+        half_and_class = (particle[image] % 2) * self.numerator.shape[1] + class_index[image, candidate]
+        for rows in torch.arange(len(image), device=image.device).split(max(1, 2**20 // score[:1].numel())):
+            corners = Corners.around(
+                self.lattice, slice_frequencies(band, rotation[image[rows], candidate[rows]]).flatten(0, 2)
+            )
+            first = half_and_class[rows].repeat_interleave(score[0].numel()) * self.numerator.shape[2]
+            corners = Corners(corners.index + first[:, None], corners.weight)
+            add(self.numerator.view(-1, 1), corners, numerator[rows].flatten()[:, None])
+            add(self.denominator.view(-1, 1), corners, denominator[rows].flatten()[:, None])
+
+    def scale(self, factor: float) -> None:
+        """Let earlier images count less."""
+        self.numerator *= factor
+        self.denominator *= factor
+
+    def solve(self, mask: Float[Tensor, "n n n"], least_share: float = 0.02) -> "ClassMaps":
+        """The maps, and how far they are known.
+
+        Each shell is damped by how well the maps of the two halves agree there (Scheres, J. Mol. Biol. 2012,
+        on the signal-to-noise ratio from half maps); both halves saw the same poses, so this is not a resolution
+        to publish.
+
+        Args:
+            mask: Where density may be, on the lattice's coarse voxels.
+            least_share: Part of a shell's mean denominator that is added to it, against points that no image touched.
+        """
+        shells = (
+            self.lattice.distance(self.numerator.device).round().long().flatten().clamp(max=self.lattice.radius + 1)
+        )
+        halves = [
+            _masked(self.lattice, _ratio(n, d, shells, least_share), mask)
+            for n, d in zip(self.numerator, self.denominator, strict=True)
+        ]
+        correlation = _shell_correlation(halves[0].flatten(1), halves[1].flatten(1), shells).clamp(1e-3, 0.999)
+        # Two halves together are known better than each: Rosenthal and Henderson, J. Mol. Biol. 2003.
+        whole = 2 * correlation / (1 + correlation)
+        numerator, denominator = self.numerator.sum(0), self.denominator.sum(0)
+        mean = _shell_mean(denominator, shells)
+        damping = (mean * (1 - whole) / whole)[:, shells]
+        values = numerator / (denominator + damping + least_share * mean[:, shells] + 1e-20)
+        values = torch.where(shells <= self.lattice.radius, values, 0.0)
+        return ClassMaps(
+            lattice=self.lattice,
+            values=_masked(self.lattice, values, mask),
+            weight=(denominator + damping).unflatten(1, self.lattice.shape),
+            half_correlation=correlation[:, : self.lattice.radius + 1],
+        )
+
+
+@dataclass(frozen=True)
+class ClassMaps:
+    """The map of each class on a lattice."""
+
+    lattice: Lattice
+    values: Float[Tensor, "k n n n"]
+    """Hartley coefficients."""
+    weight: Float[Tensor, "k n n n"]
+    """Inverse variance of each."""
+    half_correlation: Float[Tensor, "k r"]
+    """Fourier shell correlation of the maps of two halves of the particles, poses shared."""
+
+    def known_radius(self) -> int:
+        """The highest frequency, in Fourier pixels, to which the best known class is known."""
+        known = (self.half_correlation > _KNOWN).int()
+        known[:, 0] = 1
+        return int(known.cumprod(1).sum(1).max()) - 1
+
+
+def particle_mask(lattice: Lattice, radius: float, device: torch.device | str = "cpu") -> Float[Tensor, "n n n"]:
+    """A sphere with a soft edge on the lattice's coarse voxels.
+
+    Args:
+        radius: As a fraction of the box.
+    """
+    distance = lattice.real_space_radius_px(device) / lattice.box_size
+    return ((radius - distance) / 0.05 + 0.5).clamp(0, 1)
+
+
+def enlarge(values: Float[Tensor, "k n n n"], lattice: Lattice) -> Float[Tensor, "k m m m"]:
+    """The same coefficients on a lattice of another radius: zero beyond, or cut."""
+    old, new = values.shape[-1] // 2, lattice.size // 2
+    pad = new - old
+    if pad >= 0:
+        return torch.nn.functional.pad(values, [pad] * 6)
+    return values[:, -pad:pad, -pad:pad, -pad:pad].contiguous()
+
+
+def _masked(lattice: Lattice, values: Float[Tensor, "k n3"], mask: Float[Tensor, "n n n"]) -> Float[Tensor, "k n n n"]:
+    return to_frequency(to_real_space(values.unflatten(1, lattice.shape)) * mask)
+
+
+def _ratio(
+    numerator: Float[Tensor, "k n3"], denominator: Float[Tensor, "k n3"], shells: Int[Tensor, "n3"], least_share: float
+) -> Float[Tensor, "k n3"]:
+    mean = _shell_mean(denominator, shells)
+    return numerator / (denominator + least_share * mean[:, shells] + 1e-20)
+
+
+def _shell_mean(values: Float[Tensor, "k n3"], shells: Int[Tensor, "n3"]) -> Float[Tensor, "k r"]:
+    count = torch.bincount(shells)
+    return values.new_zeros(len(values), len(count)).index_add_(1, shells, values) / count
+
+
+def _shell_correlation(
+    a: Float[Tensor, "k n3"], b: Float[Tensor, "k n3"], shells: Int[Tensor, "n3"]
+) -> Float[Tensor, "k r"]:
+    cross, first, second = (_shell_mean(product, shells) for product in (a * b, a * a, b * b))
+    return cross / (first * second).sqrt().clamp(min=1e-20)

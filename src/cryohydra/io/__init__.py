@@ -1,0 +1,1 @@
+"""Files: whole or not there, read without trust, written as others read them."""

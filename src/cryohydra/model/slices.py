@@ -1,0 +1,58 @@
+"""Slices of fields for a search: exact, or rendered once and interpolated."""
+
+import torch
+
+from cryohydra._typing import Float, Int, Tensor
+from cryohydra.fields.render import render_hartley
+from cryohydra.fourier.band import Band
+from cryohydra.fourier.lattice import Lattice, slice_frequencies
+from cryohydra.model.mixture import Mixture
+
+_POINTS_AT_ONCE = 2**18
+
+
+class FieldSlices:
+    """Every slice straight from the network: exact and slow, the yardstick for those that are interpolated."""
+
+    def __init__(self, mixture: Mixture, conformation: Float[Tensor, "k z"]):
+        self.num_classes = mixture.num_classes
+        self._mixture = mixture
+        self._conformation = conformation
+
+    def on_grid(self, band: Band, rotations: Float[Tensor, "q 3 3"]) -> Float[Tensor, "k q p"]:
+        """Every class's slice at every rotation."""
+        return torch.stack([self._of_class(k, band, rotations) for k in range(self.num_classes)])
+
+    def of_candidates(
+        self, band: Band, class_index: Int[Tensor, "m"], rotation: Float[Tensor, "m 3 3"]
+    ) -> Float[Tensor, "m p"]:
+        """One slice for each pair of class and rotation."""
+        slices = rotation.new_empty(len(rotation), len(band))
+        for k in range(self.num_classes):
+            rows = torch.nonzero(class_index == k).squeeze(-1)
+            slices[rows] = self._of_class(k, band, rotation[rows])
+        return slices
+
+    @torch.no_grad()
+    def _of_class(self, class_index: int, band: Band, rotation: Float[Tensor, "m 3 3"]) -> Float[Tensor, "m p"]:
+        field, z = self._mixture.field(class_index), self._conformation[class_index]
+        at_once = max(1, _POINTS_AT_ONCE // len(band))
+        parts = [field(slice_frequencies(band, some), z.expand(len(some), -1)) for some in rotation.split(at_once)]
+        return torch.cat(parts) if parts else rotation.new_empty(0, len(band))
+
+
+def render_lattices(mixture: Mixture, conformation: Float[Tensor, "k z"], lattice: Lattice) -> Float[Tensor, "k n n n"]:
+    """Each class's field on a lattice, one network evaluation per point, shared by all images.
+
+    Points up to a step beyond the lattice's radius are evaluated too: slices are interpolated from them.
+    """
+    values = []
+    for k in range(mixture.num_classes):
+        inner = render_hartley(
+            mixture.field(k), conformation[k], lattice.box_size, lattice.radius + 1, lattice.oversampling
+        )
+        margin = lattice.oversampling - 1
+        values.append(
+            inner[margin : margin + lattice.size, margin : margin + lattice.size, margin : margin + lattice.size]
+        )
+    return torch.stack(values)

@@ -1,0 +1,258 @@
+"""The first stage: structures from nothing, at low resolution.
+
+Stochastic ascent of equation (4) in maps on a lattice. Every image of a small batch is compared with
+all classes, rotations and shifts; the maps move along the posterior-weighted residual, preconditioned
+by what has been seen of each frequency. The band grows and the temperature falls while the grid keeps
+pace with the band.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cryohydra._typing import Float, Int, Tensor
+from cryohydra.fourier.band import Band
+from cryohydra.fourier.hartley import shift_hartley
+from cryohydra.fourier.lattice import Lattice, correct_interpolation, to_frequency, to_real_space
+from cryohydra.geometry.rotations import random_rotations
+from cryohydra.geometry.shift_grid import shift_grid
+from cryohydra.geometry.so3_grid import all_rotations, level_for_step
+from cryohydra.inference.evidence import effective_number
+from cryohydra.inference.images import WeightedImages
+from cryohydra.inference.reconstruction import ClassMaps, ClassSums, particle_mask
+from cryohydra.inference.slices import GridSlicers
+from cryohydra.training.stage import Stage, StepResult
+from cryohydra.training.state import TrainingState
+
+RESOLVED = 2.1
+"""A grid of step s resolves up to RESOLVED / s Fourier pixels of a particle half as wide as the box."""
+
+
+@dataclass(frozen=True)
+class Annealing:
+    """How temperature, band, step and balance go from start to end."""
+
+    num_steps: int = 400
+    warm_share: float = 0.6
+    """Part of the steps after which temperature and band have their last values."""
+    first_temperature: float = 4.0
+    first_radius: int = 3
+    last_radius: int = 7
+    first_rate: float = 0.5
+    last_rate: float = 0.05
+    momentum: float = 0.9
+    last_balance: float = 0.5
+    """How much of the pull towards equal shares is left at the end."""
+
+    def progress(self, step: int) -> float:
+        """From 0 to 1 over the warm part."""
+        return min(1.0, step / (self.warm_share * self.num_steps))
+
+    def temperature(self, step: int) -> float:
+        """Falls in a straight line to one."""
+        return self.first_temperature + (1 - self.first_temperature) * self.progress(step)
+
+    def radius(self, step: int) -> int:
+        """Grows in a straight line, in Fourier pixels."""
+        return round(self.first_radius + (self.last_radius - self.first_radius) * self.progress(step))
+
+    def rate(self, step: int) -> float:
+        """Falls exponentially over all steps."""
+        return self.first_rate * (self.last_rate / self.first_rate) ** (step / self.num_steps)
+
+    def balance(self, step: int) -> float:
+        """How much classes are pulled towards equal shares."""
+        return 1 + (self.last_balance - 1) * self.progress(step)
+
+
+def level_for_radius(radius: int) -> int:
+    """The coarsest grid of rotations that resolves a band."""
+    return level_for_step(RESOLVED / radius)
+
+
+class AbInitio(Stage):
+    """Finds K maps and rough poses with nothing known."""
+
+    name = "ab initio"
+
+    def __init__(
+        self,
+        annealing: Annealing,
+        *,
+        batch_size: int,
+        max_images: int,
+        shift_extent_px: float,
+        shift_centre_px: tuple[float, float],
+        num_images_to_start: int,
+        particle_radius: float = 0.45,
+    ):
+        """Plan the stage.
+
+        Args:
+            num_images_to_start: Images that, backprojected in random poses, make the first maps.
+            particle_radius: Of the sphere to which density is confined, as a fraction of the box.
+        """
+        self.annealing = annealing
+        self.batch_size = batch_size
+        self.max_images = min(max_images, annealing.num_steps * batch_size)
+        self.shift_extent_px = shift_extent_px
+        self.shift_centre_px = shift_centre_px
+        self.num_images_to_start = num_images_to_start
+        self.particle_radius = particle_radius
+        self.step_count = 0
+        self._slicers = GridSlicers()
+
+    def begin(self, state: TrainingState) -> None:
+        """Start every class from images in random poses."""
+        self.lattice = Lattice(state.images.box_size, self.annealing.last_radius)
+        self.band = state.band(self.annealing.last_radius)
+        self.mask = particle_mask(self.lattice, self.particle_radius, state.device)
+        self.distance = self.lattice.distance(state.device)
+        self.shells = self.distance.round().long().clamp(max=self.lattice.radius + 1)
+        if state.maps is None or state.maps.lattice != self.lattice:
+            state.maps = self._random_start(state)
+        self.velocity = torch.zeros_like(state.maps.values)
+        self.seen: Float[Tensor, "k n n n"] = torch.zeros_like(self.velocity)
+        state.fields_are_fitted = False
+
+    def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
+        """Compare a batch with everything and move the maps."""
+        assert state.maps is not None
+        plan, step = self.annealing, self.step_count
+        radius, temperature = plan.radius(step), plan.temperature(step)
+        compared = Band(self.band.box_size, radius, state.device)
+        slicer = self._slicers.slicer(self.lattice, compared, all_rotations(level_for_radius(radius), state.device))
+        shifts = self._shifts(radius, state.device)
+        images = state.weighted(index, self.band).at(self.band.within(radius))
+        score = shift_hartley(images.score[:, 0, None], compared.frequencies, -shifts[None])
+        slices = slicer.cut(correct_interpolation(self.lattice, state.maps.values))
+        log_likelihood = [_compare(score, images, of_class) / temperature for of_class in slices]
+        evidence = torch.stack([of_class.flatten(1).logsumexp(1) for of_class in log_likelihood], dim=1)
+        log_weight = plan.balance(step) * _balancing_weights(evidence)
+        total = torch.logsumexp(evidence + log_weight, dim=1)
+
+        numerator, denominator = torch.empty_like(slices), torch.empty_like(slices)
+        for k, of_class in enumerate(log_likelihood):
+            posterior = of_class.add_((log_weight[k] - total)[:, None, None]).exp_()
+            numerator[k] = posterior.flatten(0, 1).T @ score.flatten(0, 1)
+            denominator[k] = posterior.sum(1).T @ images.power[:, 0]
+        lattice_numerator, lattice_denominator = slicer.add(torch.cat([numerator, denominator])).chunk(2)
+        self._move(state, lattice_numerator, lattice_denominator, radius)
+        self._remember(state, index, evidence, log_likelihood, slicer.rotations, shifts, log_weight)
+        self.step_count += 1
+        self.is_done = self.step_count >= plan.num_steps
+        cells = math.log(len(slicer.rotations) * len(shifts) * len(slices))
+        gain = float(temperature * (total.mean() - cells))
+        shared = effective_number(torch.softmax(evidence + log_weight, dim=1)).mean()
+        note = f"band {radius}, temperature {temperature:.1f}, {float(shared):.1f} classes per image"
+        return StepResult(loss=-gain, note=note)
+
+    def end(self, state: TrainingState) -> str:
+        """Nothing is left open."""
+        state.classes.update_weights()
+        shares = state.classes.log_posterior().exp().mean(0).tolist()
+        return (
+            f"Ab initio: {state.num_classes} maps to {self.annealing.last_radius} Fourier pixels after "
+            f"{self.step_count} steps, shares " + ", ".join(f"{share:.2f}" for share in shares) + "."
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the ascent is."""
+        return {"step_count": self.step_count, "velocity": self.velocity, "seen": self.seen}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.step_count = saved["step_count"]
+        self.velocity.copy_(saved["velocity"])
+        self.seen.copy_(saved["seen"])
+
+    def _random_start(self, state: TrainingState) -> ClassMaps:
+        """Maps of images in random poses: a blob as large as the particles, a little different for each class."""
+        sums = ClassSums.empty(self.lattice, state.num_classes, state.device)
+        num_images = min(len(state), self.num_images_to_start)
+        for k in range(state.num_classes):
+            for index in torch.randperm(len(state), generator=state.generator)[:num_images].split(256):
+                rotation = random_rotations(len(index), state.generator).to(state.device)
+                ones = torch.ones(len(index), 1, device=state.device)
+                sums.add(
+                    state.weighted(index, self.band),
+                    self.band,
+                    index.to(state.device),
+                    ones,
+                    torch.full_like(ones, k, dtype=torch.long),
+                    rotation[:, None, None],
+                    ones.new_zeros(len(index), 1, 1, 2),
+                    ones,
+                )
+        numerator, denominator = sums.numerator.sum(0), sums.denominator.sum(0)
+        values = numerator / (denominator + denominator.mean(1, keepdim=True) + 1e-20)
+        values = to_frequency(to_real_space(values.unflatten(1, self.lattice.shape)) * self.mask)
+        correlation = values.new_zeros(state.num_classes, self.lattice.radius + 1)
+        return ClassMaps(self.lattice, values, torch.ones_like(values), correlation)
+
+    def _shifts(self, radius: int, device: torch.device) -> Float[Tensor, "s 2"]:
+        """A grid as fine as the band needs: a quarter of its shortest wave."""
+        step = self.band.box_size / (4 * radius)
+        return shift_grid(self.shift_extent_px, step, self.shift_centre_px).to(device)
+
+    def _move(
+        self,
+        state: TrainingState,
+        numerator: Float[Tensor, "k n n n"],
+        denominator: Float[Tensor, "k n n n"],
+        radius: int,
+    ) -> None:
+        """Step along the residual, divided by what has been seen of each frequency and its shell."""
+        assert state.maps is not None
+        values = state.maps.values
+        self.seen = torch.lerp(denominator, self.seen, 0.9 if self.step_count else 0.0)
+        count = torch.bincount(self.shells.flatten(), minlength=self.lattice.radius + 2)
+        shell_mean = (
+            values.new_zeros(len(values), len(count)).index_add_(1, self.shells.flatten(), self.seen.flatten(1)) / count
+        )
+        precision = self.seen + shell_mean[:, self.shells] + 1e-6 * self.seen.max()
+        in_band = self.distance <= radius
+        ascent = torch.where(in_band, (numerator - denominator * values) / precision, 0.0)
+        self.velocity = self.annealing.momentum * self.velocity + ascent
+        moved = values + self.annealing.rate(self.step_count) * self.velocity
+        moved = torch.where(in_band, to_frequency(to_real_space(moved) * self.mask), 0.0)
+        state.maps = ClassMaps(self.lattice, moved, self.seen, state.maps.half_correlation)
+
+    def _remember(
+        self,
+        state: TrainingState,
+        index: Int[Tensor, "b"],
+        evidence: Float[Tensor, "b k"],
+        posterior: list[Float[Tensor, "b s q"]],
+        rotations: Float[Tensor, "q 3 3"],
+        shifts: Float[Tensor, "s 2"],
+        log_weight: Float[Tensor, "k"],
+    ) -> None:
+        """Keep each particle's best pose in every class, and the classes' evidence."""
+        best = torch.stack([of_class.flatten(1).argmax(1) for of_class in posterior], dim=1)
+        rows = index.to(state.device)
+        state.poses.rotation[rows] = rotations[best % len(rotations)][:, None]
+        shift = shifts[torch.div(best, len(rotations), rounding_mode="floor")]
+        state.poses.shift_px[rows] = (shift + state.known_shift_px[rows][:, None])[:, None]
+        cells = math.log(len(rotations) * len(shifts))
+        state.classes.log_evidence[rows] = evidence + log_weight - cells
+        state.classes.log_pose_volume[rows] = 0.0
+
+
+def _compare(
+    score: Float[Tensor, "b s p"], images: WeightedImages, slices: Float[Tensor, "q p"]
+) -> Float[Tensor, "b s q"]:
+    """Log likelihood, over noise alone, of every shift and rotation; contrast is taken as one."""
+    power = images.power[:, 0] @ slices.square().T
+    return torch.baddbmm(power[:, None], score, slices.T.expand(len(score), -1, -1), beta=-0.5)
+
+
+def _balancing_weights(evidence: Float[Tensor, "b k"], num_rounds: int = 10) -> Float[Tensor, "k"]:
+    """Log weights under which a batch is shared equally between the classes (Sinkhorn)."""
+    log_weight = evidence.new_zeros(evidence.shape[1])
+    for _ in range(num_rounds):
+        share = torch.softmax(evidence + log_weight, dim=1).mean(0)
+        log_weight = log_weight - (share * len(log_weight) + 1e-3).log()
+    return log_weight

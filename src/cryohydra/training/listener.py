@@ -1,0 +1,16 @@
+"""Who hears of a training's progress."""
+
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Listener(Protocol):
+    """Told what goes on; what it makes of that is its own affair."""
+
+    def stage_begins(self, name: str, total_images: int) -> None: ...
+
+    def advanced(self, images: int, note: str) -> None: ...
+
+    def stage_ends(self, sentence: str) -> None: ...
+
+    def says(self, sentence: str) -> None: ...

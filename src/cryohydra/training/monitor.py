@@ -1,0 +1,93 @@
+"""Learning curves and status: metrics.jsonl, TensorBoard, status.json."""
+
+import json
+import time
+from typing import Any, Literal
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from cryohydra.inference.evidence import effective_number
+from cryohydra.io.run_folder import RunFolder, Status, write_status
+from cryohydra.training.state import TrainingState
+
+_SECONDS_BETWEEN_STATUS = 5.0
+
+
+class Monitor:
+    """Writes what a person or a script may want to watch."""
+
+    def __init__(self, run: RunFolder, log_interval: int):
+        self.run = run
+        self.log_interval = log_interval
+        self._board = SummaryWriter(str(run.summaries))
+        self._since_log, self._loss, self._weight = 0, 0.0, 0
+        self._stage, self._total, self._begun, self._seen = "", 0, time.monotonic(), 0
+        self._status_written = 0.0
+        self.warnings: tuple[str, ...] = ()
+
+    def stage_begins(self, name: str, total_images: int, images_before: int) -> None:
+        """Count for a new stage."""
+        self._stage, self._total, self._seen = name, total_images, images_before
+        self._begun, self._before = time.monotonic(), images_before
+
+    def advanced(self, state: TrainingState, num_images: int, loss: float) -> None:
+        """A step was made."""
+        self._seen += num_images
+        self._since_log += num_images
+        self._loss, self._weight = self._loss + loss * num_images, self._weight + num_images
+        if self._since_log >= self.log_interval:
+            self.log(state)
+        if time.monotonic() - self._status_written > _SECONDS_BETWEEN_STATUS:
+            self.status(state, "running")
+
+    def log(self, state: TrainingState) -> None:
+        """Write a point of the learning curve."""
+        if not self._weight:
+            return
+        scalars = {"loss": self._loss / self._weight}
+        posterior = state.classes.log_posterior().exp()
+        scalars["classes_per_particle"] = float(effective_number(posterior).mean())
+        shares = posterior.mean(0).tolist()
+        scalars |= {f"share_{k}": share for k, share in enumerate(shares)}
+        line: dict[str, Any] = {"images": state.images_seen, "epoch": state.epoch, "stage": self._stage, **scalars}
+        with open(self.run.metrics_path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self._board.add_scalar("Data Loss", scalars["loss"], state.images_seen)
+        self._board.add_scalar("Classes per Particle", scalars["classes_per_particle"], state.images_seen)
+        for k, share in enumerate(shares):
+            self._board.add_scalar(f"Share/Class {k}", share, state.images_seen)
+        self._since_log, self._loss, self._weight = 0, 0.0, 0
+
+    def epoch_ended(self, state: TrainingState) -> None:
+        """Pictures of what is known, per class."""
+        posterior = state.classes.log_posterior().exp()
+        self._board.add_histogram("Entropy Histogram", torch.special.entr(posterior).sum(1), state.images_seen)
+        for k in range(state.num_classes):
+            density = state.class_map(k)
+            middle = density[len(density) // 2]
+            low, high = float(middle.min()), float(middle.max())
+            picture = (middle - low) / max(high - low, 1e-12)
+            self._board.add_image(f"Central Slice/Class {k}", picture[None].cpu(), state.images_seen)
+        self._board.flush()
+
+    def status(self, state: TrainingState, progress: Literal["running", "finished", "interrupted", "failed"]) -> None:
+        """Write status.json."""
+        done = self._seen - self._before
+        seconds = time.monotonic() - self._begun
+        left = (self._total - self._seen) * seconds / done if done and progress == "running" else None
+        status = Status(
+            stage=self._stage,
+            epoch=state.epoch,
+            images_seen=self._seen,
+            images_total=self._total,
+            seconds_left=left,
+            warnings=self.warnings,
+            state=progress,
+        )
+        write_status(self.run, status)
+        self._status_written = time.monotonic()
+
+    def close(self) -> None:
+        """Finish the files."""
+        self._board.close()

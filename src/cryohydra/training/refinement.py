@@ -1,0 +1,323 @@
+"""The last stage: gradient steps on fields, poses and conformations."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from cryohydra._typing import Float, Int, Tensor
+from cryohydra.fourier.band import Band
+from cryohydra.fourier.hartley import shift_hartley
+from cryohydra.fourier.lattice import slice_frequencies
+from cryohydra.inference.evidence import negative_log_evidence
+from cryohydra.inference.likelihood import Likelihood
+from cryohydra.model.tables import Conformation, RowAdam, moved
+from cryohydra.physics.pose import Pose
+from cryohydra.training.stage import Stage, StepResult
+from cryohydra.training.state import TrainingState
+
+
+@dataclass(frozen=True)
+class Regularisers:
+    """Weights of what is added to the loss."""
+
+    kl: float = 0.0
+    """Divergence of conformations from the standard normal, per particle."""
+    shift_l1: float = 0.0
+    """Absolute shift in pixels, per image."""
+    smoothness_l2: float = 0.0
+    """Squared prediction times frequency in cycles per pixel, per image."""
+
+
+@dataclass(frozen=True)
+class RefinementPlan:
+    """What moves, how fast, and when it ends."""
+
+    radius: int
+    """Highest frequency compared, in Fourier pixels."""
+    first_radius: int | None
+    """Where frequency marching starts; None compares the whole band from the first step."""
+    frequencies_per_epoch: int
+    learns_rotations: bool
+    learns_shifts: bool
+    learns_weights: Literal["posterior", "learned"]
+    lr_fields: float
+    lr_poses: float
+    lr_scores: float
+    pose_optimizer: Literal["adam", "lbfgs"]
+    conformation_optimizer: Literal["adam", "lbfgs"]
+    pose_only_images: int
+    """Image visits at the start in which conformations stay as they are."""
+    max_epochs: int
+    regularisers: Regularisers = Regularisers()
+    uses_bfloat16: bool = False
+    least_probability: float = 0.01
+    """Classes less probable than this for a particle are passed over in its steps."""
+
+
+class Refinement(Stage):
+    """Descends along equation (4) in everything that is still to be learned."""
+
+    name = "refinement"
+
+    def __init__(self, plan: RefinementPlan, likelihood: Likelihood, *, num_images: int, batch_size: int):
+        self.plan = plan
+        self.likelihood = likelihood
+        self.batch_size = batch_size
+        self.num_images = num_images
+        self.max_images = plan.max_epochs * num_images
+        self.num_seen = 0
+        self.epoch_losses: list[float] = []
+        self._sum, self._count = 0.0, 0
+        self._resumed: dict[str, Any] | None = None
+
+    def begin(self, state: TrainingState) -> None:
+        """Make the optimisers; the fields go on from where the stage before left them."""
+        self.field_optimiser = torch.optim.Adam(state.mixture.parameters(), lr=self.plan.lr_fields)
+        shape = tuple(state.poses.rotation.shape[:3])
+        self.rotation_steps = RowAdam((*shape, 3), self.plan.lr_poses).to(state.device)
+        self.shift_steps = RowAdam((*shape, 2), self.plan.lr_poses * _PX_PER_RADIAN).to(state.device)
+        self.score_steps = RowAdam(tuple(state.scores.scores.shape), self.plan.lr_scores).to(state.device)
+        state.fields_are_fitted = True
+
+    def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
+        """One descent on a batch."""
+        rows = index.to(state.device)
+        band = state.band(self._radius())
+        observed, ctf = state.observed(index, band), state.ctf(index, band)
+        noise = state.noise_variance(index, band)
+        conformation = state.conformations.of(index, state.images)
+        z = conformation.sample(state.generator)
+        learns_z = self.num_seen >= self.plan.pose_only_images and state.mixture.z_dim > 0
+        z = z if learns_z else z.detach()
+        rotation_step = torch.zeros(*state.poses.rotation[rows].shape[:3], 3, device=state.device, requires_grad=True)
+        shift_step = torch.zeros(*rotation_step.shape[:3], 2, device=state.device, requires_grad=True)
+        scores = state.scores.rows(rows).detach().requires_grad_()
+        evaluated = self._classes_that_matter(state, rows)
+
+        def loss_of(z: Tensor, rotation_step: Tensor, shift_step: Tensor) -> tuple[Tensor, Tensor]:
+            pose = moved(state.poses.pose(rows), rotation_step, shift_step)
+            log_likelihood, smoothness = self._log_likelihood(
+                state, rows, evaluated, pose, z, observed, ctf, noise, band
+            )
+            log_weight = self._log_weight(state, scores)
+            loss = negative_log_evidence(log_weight, log_likelihood).mean()
+            loss = loss + self._regularisation(conformation, pose, smoothness)
+            return loss, log_likelihood.detach()
+
+        if "lbfgs" in (self.plan.pose_optimizer, self.plan.conformation_optimizer):
+            self._settle_rows(state, rows, conformation, loss_of, learns_z)
+            conformation = state.conformations.of(index, state.images)
+            z = conformation.sample(state.generator) if learns_z else conformation.mean.detach()
+        loss, log_likelihood = loss_of(z, rotation_step, shift_step)
+        self.field_optimiser.zero_grad()
+        loss.backward()
+        self.field_optimiser.step()
+        if learns_z and self.plan.conformation_optimizer == "adam":
+            state.conformations.update()
+        if self.plan.pose_optimizer == "adam":
+            self._move_poses(state, rows, rotation_step, shift_step)
+        if self.plan.learns_weights == "learned":
+            assert scores.grad is not None
+            state.scores.set(rows, scores.detach() + self.score_steps.step(rows, scores.grad))
+        state.classes.log_evidence[rows] = log_likelihood
+        return self._count_visit(state, float(loss.detach()), len(index))
+
+    def end(self, state: TrainingState) -> str:
+        """Weigh all classes of all particles once more, with everything as it is now."""
+        self._weigh_all(state)
+        last = self.epoch_losses[-1] if self.epoch_losses else float("nan")
+        ended = "converged" if self.is_done else "reached its bound"
+        return f"Refinement: {ended} after {len(self.epoch_losses)} epochs, loss {last:.2f} per particle."
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimisers and the course so far."""
+        return {
+            "field_optimiser": self.field_optimiser.state_dict(),
+            "rotation_steps": self.rotation_steps.state_dict(),
+            "shift_steps": self.shift_steps.state_dict(),
+            "score_steps": self.score_steps.state_dict(),
+            "num_seen": self.num_seen,
+            "epoch_losses": list(self.epoch_losses),
+            "is_done": self.is_done,
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.field_optimiser.load_state_dict(saved["field_optimiser"])
+        self.rotation_steps.load_state_dict(saved["rotation_steps"])
+        self.shift_steps.load_state_dict(saved["shift_steps"])
+        self.score_steps.load_state_dict(saved["score_steps"])
+        self.num_seen = saved["num_seen"]
+        self.epoch_losses = list(saved["epoch_losses"])
+        self.is_done = saved["is_done"]
+
+    def _radius(self) -> int:
+        if self.plan.first_radius is None:
+            return self.plan.radius
+        grown = self.plan.first_radius + self.plan.frequencies_per_epoch * self.num_seen // self.num_images
+        return min(self.plan.radius, grown)
+
+    def _classes_that_matter(self, state: TrainingState, rows: Int[Tensor, "b"]) -> list[Tensor]:
+        """For each class the positions in the batch of the particles that may be of it."""
+        if self.plan.learns_weights == "learned":
+            every = torch.arange(len(rows), device=rows.device)
+            return [every] * state.num_classes
+        posterior = state.classes.log_posterior(rows).exp()
+        matters = posterior >= min(self.plan.least_probability, 1 / state.num_classes - 1e-6)
+        return [torch.nonzero(column).squeeze(-1) for column in matters.T]
+
+    def _log_likelihood(
+        self,
+        state: TrainingState,
+        rows: Int[Tensor, "b"],
+        evaluated: list[Tensor],
+        pose: Pose,
+        z: Float[Tensor, "b k z"],
+        observed: Float[Tensor, "b t p"],
+        ctf: Float[Tensor, "b t p"],
+        noise: Float[Tensor, "b t p"],
+        band: Band,
+    ) -> tuple[Float[Tensor, "b k"], Float[Tensor, ""]]:
+        """Log likelihood over all poses of each class, where it is evaluated; elsewhere what it was.
+
+        The smoothness of the predictions comes with it.
+        """
+        columns = []
+        smoothness = observed.new_zeros(())
+        for k, some in enumerate(evaluated):
+            column = state.classes.log_evidence[rows, k]
+            if len(some):
+                predicted = self._predict(state, k, pose, z, ctf, band, some)
+                point = self.likelihood.log_likelihood(predicted, observed[some], noise[some])
+                column = column.index_put((some,), point + state.classes.log_pose_volume[rows[some], k])
+                weight = band.frequencies.square().sum(-1)
+                smoothness = smoothness + (predicted.square() * weight).sum() / len(rows)
+            columns.append(column)
+        return torch.stack(columns, dim=1), smoothness
+
+    def _predict(
+        self,
+        state: TrainingState,
+        class_index: int,
+        pose: Pose,
+        z: Float[Tensor, "b k z"],
+        ctf: Float[Tensor, "b t p"],
+        band: Band,
+        some: Int[Tensor, "n"],
+    ) -> Float[Tensor, "n t p"]:
+        """Images of one class in its pose and conformation, without noise: eq. 1 at contrast one."""
+        frequencies = slice_frequencies(band, pose.rotation[some, :, class_index])
+        z_of_tilt = z[some, None, class_index].expand(-1, frequencies.shape[1], -1)
+        with torch.autocast(state.device.type, torch.bfloat16, enabled=self.plan.uses_bfloat16):
+            slices = state.mixture.field(class_index)(frequencies, z_of_tilt)
+        return ctf[some] * shift_hartley(slices.float(), band.frequencies, pose.shift_px[some, :, class_index])
+
+    def _log_weight(self, state: TrainingState, scores: Float[Tensor, "b k"]) -> Float[Tensor, "*b k"]:
+        if self.plan.learns_weights == "learned":
+            return torch.log_softmax(scores, dim=-1)
+        return state.classes.log_weight
+
+    def _regularisation(self, conformation: Conformation, pose: Pose, smoothness: Tensor) -> Tensor:
+        weights = self.plan.regularisers
+        total = weights.smoothness_l2 * smoothness
+        if conformation.log_std is not None:
+            total = total + weights.kl * kl_from_standard_normal(conformation.mean, conformation.log_std).mean()
+        return total + weights.shift_l1 * pose.shift_px.abs().sum(-1).mean()
+
+    def _move_poses(self, state: TrainingState, rows: Tensor, rotation_step: Tensor, shift_step: Tensor) -> None:
+        turn = torch.zeros_like(rotation_step.detach())
+        shift = torch.zeros_like(shift_step.detach())
+        if self.plan.learns_rotations and rotation_step.grad is not None:
+            turn = self.rotation_steps.step(rows, rotation_step.grad)
+        if self.plan.learns_shifts and shift_step.grad is not None:
+            shift = self.shift_steps.step(rows, shift_step.grad)
+        if self.plan.learns_rotations or self.plan.learns_shifts:
+            state.poses.apply_tangent(rows, turn, shift)
+
+    def _settle_rows(
+        self,
+        state: TrainingState,
+        rows: Tensor,
+        conformation: Conformation,
+        loss_of: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+        learns_z: bool,
+    ) -> None:
+        """Bring the batch's poses or conformations to their optimum by L-BFGS, the fields as they are."""
+        shape = state.poses.rotation[rows].shape[:3]
+        turn, shift = torch.zeros(*shape, 3, device=rows.device), torch.zeros(*shape, 2, device=rows.device)
+        z = conformation.mean.detach().clone()
+        leaves = []
+        if self.plan.pose_optimizer == "lbfgs":
+            leaves += [turn] if self.plan.learns_rotations else []
+            leaves += [shift] if self.plan.learns_shifts else []
+        moves_z = self.plan.conformation_optimizer == "lbfgs" and learns_z
+        leaves += [z] if moves_z else []
+        if not leaves:
+            return
+        for leaf in leaves:
+            leaf.requires_grad_()
+        optimiser = torch.optim.LBFGS(leaves, max_iter=5, line_search_fn="strong_wolfe")
+
+        def closure() -> float:
+            optimiser.zero_grad()
+            # Summed, not averaged: each particle's optimum is its own.
+            loss = loss_of(z, turn, shift)[0] * len(rows)
+            loss.backward()
+            return float(loss)
+
+        optimiser.step(closure)
+        if self.plan.pose_optimizer == "lbfgs":
+            state.poses.apply_tangent(rows, turn.detach(), shift.detach())
+        if moves_z:
+            state.conformations.set_means(rows, z.detach())
+
+    def _count_visit(self, state: TrainingState, loss: float, num_images: int) -> StepResult:
+        self.num_seen += num_images
+        self._sum, self._count = self._sum + loss * num_images, self._count + num_images
+        if self._count >= self.num_images:
+            self.epoch_losses.append(self._sum / self._count)
+            self._sum, self._count = 0.0, 0
+            if self.plan.learns_weights == "posterior":
+                state.classes.update_weights()
+            self.is_done = self._has_converged()
+        return StepResult(loss=loss, note=f"loss {loss:.2f}, band {self._radius()}")
+
+    def _has_converged(self) -> bool:
+        """Whether the last three epochs together gained less than a five-hundredth of all that is explained."""
+        losses = self.epoch_losses
+        is_early = len(losses) < 5 or self.num_seen <= self.plan.pose_only_images or self._radius() < self.plan.radius
+        return not is_early and losses[-4] - losses[-1] < 0.002 * abs(losses[-1])
+
+    @torch.no_grad()
+    def _weigh_all(self, state: TrainingState) -> None:
+        """Evidence of every class for every particle, poses and conformations as they are."""
+        band = state.band(self.plan.radius)
+        for index in torch.arange(len(state)).split(self.batch_size):
+            rows = index.to(state.device)
+            every = torch.arange(len(rows), device=state.device)
+            z = state.conformations.of(index, state.images).mean
+            log_likelihood, _ = self._log_likelihood(
+                state,
+                rows,
+                [every] * state.num_classes,
+                state.poses.pose(rows),
+                z,
+                state.observed(index, band),
+                state.ctf(index, band),
+                state.noise_variance(index, band),
+                band,
+            )
+            state.classes.log_evidence[rows] = log_likelihood
+        if self.plan.learns_weights == "posterior":
+            state.classes.update_weights()
+
+
+_PX_PER_RADIAN = 10.0
+"""Shifts in pixels are larger numbers than turns in radians: their steps are longer by this."""
+
+
+def kl_from_standard_normal(mean: Float[Tensor, "b k z"], log_std: Float[Tensor, "b k z"]) -> Float[Tensor, "b k"]:
+    """Kullback-Leibler divergence of N(mean, std^2) from N(0, 1), which is zero only there."""
+    return 0.5 * (mean.square() + (2 * log_std).exp() - 1 - 2 * log_std).sum(-1)

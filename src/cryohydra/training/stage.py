@@ -1,0 +1,49 @@
+"""What a stage of training is to the trainer."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from cryohydra._typing import Int, Tensor
+from cryohydra.training.state import TrainingState
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step tells of itself."""
+
+    loss: float
+    """Negative log evidence per particle over that of noise alone, or the stage's own loss."""
+    note: str = ""
+
+
+class Stage(ABC):
+    """A way of learning from batches of particles, for as long as it helps."""
+
+    name: str
+    """For people and file names."""
+    max_images: int
+    """Image visits after which it ends at the latest."""
+    batch_size: int
+    is_done: bool = False
+    """Whether it has converged."""
+
+    @abstractmethod
+    def begin(self, state: TrainingState) -> None:
+        """Prepare."""
+
+    @abstractmethod
+    def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
+        """Learn from a batch."""
+
+    @abstractmethod
+    def end(self, state: TrainingState) -> str:
+        """Leave everything consistent and say in a sentence how it went."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values with which `load_state_dict` goes on after `begin`."""
+        return {}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        assert not saved

@@ -1,0 +1,166 @@
+"""All that a training knows, passed from stage to stage."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from cryohydra._typing import Float, Int, Tensor
+from cryohydra.data.loader import PreparedImages
+from cryohydra.fields.render import lattice_to_map
+from cryohydra.fourier.band import Band
+from cryohydra.fourier.hartley import shift_hartley
+from cryohydra.fourier.lattice import Lattice
+from cryohydra.inference.evidence import log_class_posterior
+from cryohydra.inference.images import WeightedImages, weigh_images
+from cryohydra.inference.reconstruction import ClassMaps
+from cryohydra.model.conformations import Conformations
+from cryohydra.model.mixture import Mixture
+from cryohydra.model.tables import ClassScores, PoseTable
+from cryohydra.physics.ctf import contrast_transfer
+from cryohydra.physics.noise import NoiseSpectrum
+from cryohydra.physics.pose import Pose
+
+
+class ClassTable(nn.Module):
+    """The evidence for each class of each particle, and the classes' shares."""
+
+    log_evidence: Tensor
+    """n k, over the likelihood of noise alone"""
+    log_pose_volume: Tensor
+    """n k: evidence over all poses less the likelihood at the best one; zero where poses are known"""
+    log_weight: Tensor
+    """k"""
+
+    def __init__(self, num_particles: int, num_classes: int):
+        super().__init__()
+        self.register_buffer("log_evidence", torch.zeros(num_particles, num_classes))
+        self.register_buffer("log_pose_volume", torch.zeros(num_particles, num_classes))
+        self.register_buffer("log_weight", torch.full((num_classes,), -math.log(num_classes)))
+
+    def log_posterior(self, index: Int[Tensor, "b"] | slice = slice(None)) -> Float[Tensor, "b k"]:
+        """Log probability of each class, eq. 3."""
+        return log_class_posterior(self.log_weight, self.log_evidence[index])
+
+    def update_weights(self) -> None:
+        """Shares from the posterior of all particles; one pseudo-particle per class keeps each alive."""
+        total = self.log_posterior().exp().sum(0) + 1
+        self.log_weight.copy_((total / total.sum()).log())
+
+
+@dataclass
+class TrainingState:
+    """What stages read and change."""
+
+    images: PreparedImages
+    noise: NoiseSpectrum
+    mixture: Mixture
+    poses: PoseTable
+    conformations: Conformations
+    classes: ClassTable
+    scores: ClassScores
+    maps: ClassMaps | None
+    """The rigid maps of ab initio and search; None before them, or where the fields say all."""
+    fields_are_fitted: bool
+    """Whether the fields know what the maps do."""
+    known_shift_px: Float[Tensor, "n 2"]
+    """Shifts given beforehand, zero where they are searched."""
+    generator: torch.Generator
+    """On the CPU."""
+    device: torch.device
+    images_seen: int = 0
+    epoch: int = -1
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.mixture.num_classes
+
+    def band(self, radius: int) -> Band:
+        """A band of the images' box, at most the widest that is compared."""
+        return Band(self.images.box_size, min(radius, self.images.band.radius), self.device)
+
+    def observed(self, index: Int[Tensor, "b"], band: Band) -> Float[Tensor, "b t p"]:
+        """Images in a band."""
+        points = self.images.band.within(band.radius)
+        return self.images.hartley(index)[..., points].to(self.device)
+
+    def noise_variance(self, index: Int[Tensor, "b"], band: Band) -> Float[Tensor, "b t p"]:
+        """The noise of images in a band."""
+        return self.noise.on(band, self.images.optics(index).group.to(self.device))
+
+    def ctf(self, index: Int[Tensor, "b"], band: Band) -> Float[Tensor, "b t p"]:
+        """The CTF of images in a band."""
+        return contrast_transfer(self.images.optics(index).to(self.device), band.frequencies)
+
+    def weighted(self, index: Int[Tensor, "b"], band: Band) -> WeightedImages:
+        """Images with CTF and noise folded in, shifts that are known undone."""
+        images = weigh_images(self.observed(index, band), self.ctf(index, band), self.noise_variance(index, band))
+        back = -self.known_shift_px[index].to(self.device)[:, None]
+        return WeightedImages(shift_hartley(images.score, band.frequencies, back), images.power, images.constant)
+
+    def best_pose(self, index: Int[Tensor, "b"] | slice = slice(None)) -> Pose:
+        """The pose of each particle in its most probable class; the class axis has length one."""
+        best = self.classes.log_posterior(index).argmax(1)
+        rotation, shift_px = self.poses.rotation[index], self.poses.shift_px[index]
+        rows = torch.arange(len(best), device=best.device)
+        return Pose(rotation[rows, :, best][:, :, None], shift_px[rows, :, best][:, :, None])
+
+    def class_map(self, class_index: int) -> Float[Tensor, "d d d"]:
+        """The density of a class as known now, at the mean conformation of its particles."""
+        if self.fields_are_fitted or self.maps is None:
+            return self.mixture.map(class_index, self.mean_conformation(class_index))
+        return _density(self.maps, class_index, self.images.box_size)
+
+    def mean_conformation(self, class_index: int) -> Float[Tensor, "z"]:
+        """Mean of z over the particles of a class; over all if it has none."""
+        posterior = self.classes.log_posterior().exp()[:, class_index]
+        mean = self.conformations.all_means(self.images)[:, class_index]
+        weight = posterior if float(posterior.sum()) > 0 else torch.ones_like(posterior)
+        return (weight[:, None] * mean).sum(0) / weight.sum()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values from which the state comes back; the fields are saved beside it."""
+        maps = self.maps
+        return {
+            "noise": self.noise.variance,
+            "poses": self.poses.state_dict(),
+            "conformations": self.conformations.state_dict(),
+            "classes": self.classes.state_dict(),
+            "scores": self.scores.state_dict(),
+            "maps": None if maps is None else [maps.values, maps.weight, maps.half_correlation],
+            "fields_are_fitted": self.fields_are_fitted,
+            "generator": self.generator.get_state(),
+            "images_seen": self.images_seen,
+            "epoch": self.epoch,
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.noise = NoiseSpectrum(saved["noise"].to(self.device))
+        self.poses.load_state_dict(saved["poses"])
+        self.conformations.load_state_dict(saved["conformations"])
+        self.classes.load_state_dict(saved["classes"])
+        self.scores.load_state_dict(saved["scores"])
+        if saved["maps"] is not None:
+            values, weight, correlation = (part.to(self.device) for part in saved["maps"])
+            lattice = Lattice(self.images.box_size, correlation.shape[1] - 1)
+            self.maps = ClassMaps(lattice, values, weight, correlation)
+        self.fields_are_fitted = saved["fields_are_fitted"]
+        self.generator.set_state(saved["generator"].cpu())
+        self.images_seen, self.epoch = saved["images_seen"], saved["epoch"]
+
+
+def _density(maps: ClassMaps, class_index: int, box_size: int) -> Float[Tensor, "d d d"]:
+    """A lattice's density in the pixels of the box."""
+    lattice = maps.lattice
+    step = lattice.oversampling
+    reach = lattice.radius * step
+    centre = lattice.size // 2
+    kept = slice(centre - reach, centre + reach + 1, step)
+    return lattice_to_map(maps.values[class_index][kept, kept, kept], box_size)

@@ -1,0 +1,93 @@
+"""The loop over stages; it knows none of them by name."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from cryohydra.data.loader import shuffled_batches
+from cryohydra.training.listener import Listener
+from cryohydra.training.monitor import Monitor
+from cryohydra.training.outputs import EpochWriter
+from cryohydra.training.stage import Stage
+from cryohydra.training.state import TrainingState
+
+
+class Trainer:
+    """Takes a state through stages, and leaves every epoch that matters in the run folder."""
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        state: TrainingState,
+        writer: EpochWriter,
+        listener: Listener,
+        *,
+        log_interval: int,
+        save_interval: int,
+        first_stage: int = 0,
+        stage_state: dict[str, Any] | None = None,
+    ):
+        """Receive the parts.
+
+        Args:
+            save_interval: Epochs between checkpoints; 0 for none but at the end of stages.
+            first_stage: Where to go on.
+            stage_state: What that stage had come to; None to begin it.
+        """
+        self.stages = stages
+        self.state = state
+        self.writer = writer
+        self.listener = listener
+        self.log_interval = log_interval
+        self.save_interval = save_interval
+        self.first_stage = first_stage
+        self.stage_state = stage_state
+
+    def run(self) -> None:
+        """Train to the end; an interrupt saves what there is and passes on."""
+        monitor = Monitor(self.writer.run, self.log_interval)
+        try:
+            for number in range(self.first_stage, len(self.stages)):
+                self._run_stage(number, monitor)
+            monitor.status(self.state, "finished")
+        except KeyboardInterrupt:
+            monitor.status(self.state, "interrupted")
+            raise
+        except BaseException:
+            monitor.status(self.state, "failed")
+            raise
+        finally:
+            monitor.close()
+
+    def _run_stage(self, number: int, monitor: Monitor) -> None:
+        stage, state = self.stages[number], self.state
+        visits_per_epoch = len(state)
+        seen = 0
+        stage.begin(state)
+        if self.stage_state is not None and number == self.first_stage:
+            stage.load_state_dict(self.stage_state["stage"])
+            seen = self.stage_state["seen"]
+        self.listener.stage_begins(stage.name, max(stage.max_images - seen, 0))
+        monitor.stage_begins(stage.name, stage.max_images, seen)
+        try:
+            while seen < stage.max_images and not stage.is_done:
+                state.epoch += 1
+                for index in shuffled_batches(len(state), stage.batch_size, state.generator):
+                    result = stage.step(state, index)
+                    seen += len(index)
+                    state.images_seen += len(index)
+                    self.listener.advanced(len(index), result.note)
+                    monitor.advanced(state, len(index), result.loss)
+                    if stage.is_done or seen >= max(stage.max_images, visits_per_epoch):
+                        break
+                is_last = stage.is_done or seen >= stage.max_images
+                if not is_last and self.save_interval and (state.epoch + 1) % self.save_interval == 0:
+                    self.writer.write(state, number, {"stage": stage.state_dict(), "seen": seen})
+                    monitor.epoch_ended(state)
+        except KeyboardInterrupt:
+            self.writer.write(state, number, {"stage": stage.state_dict(), "seen": seen})
+            raise
+        sentence = stage.end(state)
+        self.writer.write(state, number + 1, {})
+        monitor.log(state)
+        monitor.epoch_ended(state)
+        self.listener.stage_ends(sentence)

@@ -1,0 +1,80 @@
+"""The command: verbs, help, and what a user sees when something is wrong."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from cryohydra.cli import main as command
+from cryohydra.cli.main import VERBS, main
+from cryohydra.errors import UserError
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([verb, "--help"])
+    assert caught.value.code == 0
+    assert f"drgnai {verb}" in capsys.readouterr().out
+
+
+def test_without_a_verb_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "drgnai demo" in capsys.readouterr().out
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys; from cryohydra.cli.main import VERBS, _parser; _parser(None); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.fixture
+def with_verb(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception | type[BaseException]], None]:
+    """Make `setup` raise."""
+
+    def replace(error: Exception | type[BaseException]) -> None:
+        def run(args: object) -> int:
+            raise error
+
+        module = SimpleNamespace(add_parser=lambda subparsers: subparsers.add_parser("setup"), run=run)
+        monkeypatch.setattr(command.importlib, "import_module", lambda name: module)
+
+    return replace
+
+
+def test_user_errors_are_a_sentence(with_verb: Callable[[Exception], None], capsys: pytest.CaptureFixture[str]) -> None:
+    with_verb(UserError("It rains; take an umbrella."))
+    assert main(["setup"]) == 2
+    assert capsys.readouterr().err == "drgnai: It rains; take an umbrella.\n"
+
+
+def test_unwritable_folders_are_a_sentence(
+    with_verb: Callable[[Exception], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_verb(PermissionError(13, "Permission denied", "/there"))
+    assert main(["setup"]) == 2
+    assert "/there: Permission denied" in capsys.readouterr().err
+
+
+def test_our_own_bugs_are_not_hidden(with_verb: Callable[[Exception], None]) -> None:
+    with_verb(AssertionError("a bug"))
+    with pytest.raises(AssertionError):
+        main(["setup"])
+
+
+def test_stopping_is_not_an_error_message(
+    with_verb: Callable[[type[BaseException]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_verb(KeyboardInterrupt)
+    assert main(["setup"]) == 130
+    assert capsys.readouterr().err == "Stopped.\n"
+
+
+def test_missing_run_folder_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("train", "analyze", "checksum"):
+        assert main([verb, str(tmp_path / "nothing")]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
