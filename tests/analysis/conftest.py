@@ -62,6 +62,7 @@ def write_run(
     box_size: int = BOX_SIZE,
     epoch: int = 3,
     twins: bool = False,
+    extra: dict[str, object] | None = None,
 ) -> RunFolder:
     """A run folder with `counts[k]` particles in class k, in an order that mixes the classes."""
     generator = np.random.default_rng(0)
@@ -101,6 +102,7 @@ def write_run(
         z_dim=z_dim,
         num_classes=num_classes,
         mixture_state=mixture.state_dict(),
+        extra=extra or {},
     )
     save_checkpoint(folder.weights_path(epoch), checkpoint)
     folder.train_configs_path.write_text(yaml.safe_dump({"n_classes": num_classes, "z_dim": z_dim, "seed": 7}))

@@ -12,7 +12,7 @@ import torch
 from cryohydra.analysis import AnalyzeOptions, Run, analyze, class_analysis, classes, drawing
 from cryohydra.analysis.analyze import learning_curves
 from cryohydra.errors import UserError
-from cryohydra.io.mrc import read_map
+from cryohydra.io.mrc import read_map, write_map
 from cryohydra.io.pickles import read_pickle
 from cryohydra.io.run_folder import RunFolder
 
@@ -88,7 +88,7 @@ def test_inverted_volumes_are_the_negative(make_run: MakeRun) -> None:
     np.testing.assert_array_equal(inverted, -upright)
 
 
-@pytest.mark.parametrize(("counts", "z_dim"), [([1], 2), ([2], 0), *(([0, 1, 2, 12], z_dim) for z_dim in (0, 1, 2, 6))])
+@pytest.mark.parametrize(("counts", "z_dim"), [([1], 2), ([2], 0), *(([0, 1, 2, 12], z_dim) for z_dim in (0, 1, 6))])
 def test_tiny_and_empty_classes_are_analysed(make_run: MakeRun, counts: list[int], z_dim: int) -> None:
     folder = make_run(counts, z_dim)
     heard: list[str] = []
@@ -270,6 +270,23 @@ def test_learning_curves_are_split_by_stage_and_skip_what_is_not_finite(make_run
     curves = learning_curves(Run.open(make_run([5], 0).path).metrics() + [{"images": 3, "loss": float("nan")}])
     assert [curve.stage for curve in curves] == ["ab initio", "refinement"]
     assert all(len(curve.loss) == 40 for curve in curves)
+
+
+def test_densities_have_the_scale_of_the_images(make_run: MakeRun, tmp_path: Path) -> None:
+    plain = Run.open(make_run([3], 0).path).draw(0, np.zeros(0))
+    scaled = write_run(tmp_path / "scaled", [3], 0, extra={"scale": 5.0})
+    torch.testing.assert_close(Run.open(scaled.path).draw(0, np.zeros(0)), 5 * plain)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_before_fields_are_fitted_the_maps_of_training_are_shown(make_run: MakeRun) -> None:
+    folder = make_run([6], 2, extra={"training": {"fields_are_fitted": False}})
+    known = np.random.default_rng(0).normal(size=(BOX_SIZE,) * 3).astype(np.float32)
+    write_map(folder.map_path(3, 0), known, 3.5)
+    heard: list[str] = []
+    analyze(folder.path, FEW, heard.append)
+    np.testing.assert_array_equal(read_map(folder.class_analysis_path(3, 0) / "pc1_2" / "vol_001.mrc")[0], known)
+    assert any("known as maps only" in sentence for sentence in heard)
 
 
 def test_a_map_is_of_the_box_of_the_run(make_run: MakeRun) -> None:

@@ -85,6 +85,11 @@ def learning_curves(metrics: Sequence[dict[str, Any]]) -> list[LearningCurve]:
 def _general_notes(run: Run, options: AnalyzeOptions) -> tuple[str, ...]:
     """What holds for every class."""
     notes = []
+    if not run.has_fitted_fields:
+        notes.append(
+            f"At epoch {run.epoch} the classes were known as maps only and no conformations had been learned, "
+            "so all volumes of a class are the same. Let the training go on, or analyse a later epoch."
+        )
     if run.z_dim > 2 and not options.skip_umap and not has_umap():
         notes.append(
             "UMAP plots were left out because umap-learn is not installed; principal components are shown instead. "

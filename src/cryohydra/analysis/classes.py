@@ -96,14 +96,15 @@ def class_warnings(summary: ClassSummary, likeness: Likeness | None) -> tuple[st
         return ()
     warnings = []
     empty = np.flatnonzero(summary.hard_count == 0)
-    small = np.flatnonzero((summary.hard_count > 0) & (summary.share < _SMALL_SHARE / num_classes))
+    smaller = np.minimum(summary.share, summary.hard_share)
+    small = np.flatnonzero((summary.hard_count > 0) & (smaller < _SMALL_SHARE / num_classes))
     if len(empty):
         warnings.append(
             f"{_name_classes(empty)} {_is(empty)} empty: no particle fits {_it(empty)} best. "
             f"Fewer than {num_classes} classes may be enough."
         )
     if len(small):
-        share = 100 * float(summary.share[small].max())
+        share = 100 * float(smaller[small].max())
         warnings.append(
             f"{_name_classes(small)} {'has' if len(small) == 1 else 'have'} at most {share:.2g} % of the particles"
             f"{'' if len(small) == 1 else ' each'}: too few, perhaps, for a map to be trusted."

@@ -91,7 +91,7 @@ def _class_row(content: ReportContent, found: ClassFindings) -> str:
     share, certainty = float(summary.share[index]), float(summary.certainty[index])
     size = f'<span class="number">{found.num_particles:,}</span> <span class="quiet">particles</span>'
     if content.run.num_classes > 1:
-        sure = "" if np.isnan(certainty) else f", sure to {certainty:.2f} on average"
+        sure = "" if np.isnan(certainty) else f", mean certainty {certainty:.2f}"
         size += (
             f'<div class="bar"><i style="width:{100 * share:.1f}%;background:{colour}"></i></div>'
             f'<span class="small quiet">{100 * share:.1f} % by probability{sure}</span>'

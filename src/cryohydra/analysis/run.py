@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from cryohydra._typing import Tensor
 from cryohydra.errors import UnreadableFile, UserError
 from cryohydra.io.latents import Latents, read_latents
+from cryohydra.io.mrc import read_map
 from cryohydra.io.run_folder import RunFolder
 from cryohydra.model.checkpoint import load_checkpoint, mixture_from_checkpoint
 from cryohydra.model.mixture import Mixture
@@ -31,6 +32,10 @@ class Run:
     mixture: Mixture
     pixel_size_angstrom: float
     device: torch.device
+    density_scale: float = 1.0
+    """What a field's density is multiplied with: the images were divided by it."""
+    has_fitted_fields: bool = True
+    """False while training knows each class by a map only, and its field has learned nothing yet."""
 
     @classmethod
     def open(cls, path: Path, epoch: int = -1, device: torch.device | str | None = None) -> "Run":
@@ -69,6 +74,8 @@ class Run:
             mixture=mixture,
             pixel_size_angstrom=float(checkpoint.pixel_size_angstrom),
             device=where,
+            density_scale=float(checkpoint.extra.get("scale", 1.0)),
+            has_fitted_fields=bool(checkpoint.extra.get("training", {}).get("fields_are_fitted", True)),
         )
 
     @property
@@ -104,10 +111,13 @@ class Run:
         return order[place]
 
     def draw(self, class_index: int, conformation: Float[np.ndarray, "z"]) -> Float[Tensor, "d d d"]:
-        """The density of a class in one conformation, on the CPU."""
+        """The density of a class in one conformation, on the CPU, scaled as the maps that training writes."""
+        map_path = self.folder.map_path(self.epoch, class_index)
+        if not self.has_fitted_fields and map_path.exists():
+            return torch.from_numpy(read_map(map_path)[0])
         z = torch.from_numpy(np.ascontiguousarray(conformation, dtype=np.float32)).to(self.device)
         with torch.no_grad():
-            return self.mixture.map(class_index, z).float().cpu()
+            return self.mixture.map(class_index, z).float().cpu() * self.density_scale
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl that are whole."""

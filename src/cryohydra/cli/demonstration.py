@@ -49,13 +49,20 @@ DEMO = Demonstration(
 
 QUICK_DEMO = Demonstration(
     classes=("ribosome", "spliceosome", "tric"),
-    num_images=900,
+    num_images=600,
     box_size=32,
     pixel_size_angstrom=14.0,
     snr=0.3,
     wanted_agreement=0.9,
     shift_std_px=0.5,
-    settings={"quick_config": {"reconstruction_type": "homo"}, "t_extent": 2, "epochs_sgd": 2},
+    settings={
+        "quick_config": {"reconstruction_type": "homo"},
+        "t_extent": 2,
+        "n_imgs_pose_search": 18_000,
+        "hypervolume_dim": 64,
+        "epochs_sgd": 2,
+        "log_heavy_interval": 0,
+    },
 )
 
 INSTALLATION_TEST = Demonstration(

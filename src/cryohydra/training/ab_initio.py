@@ -19,7 +19,7 @@ from cryohydra.fourier.lattice import Lattice, correct_interpolation, to_frequen
 from cryohydra.geometry.rotations import random_rotations
 from cryohydra.geometry.shift_grid import shift_grid
 from cryohydra.geometry.so3_grid import all_rotations, level_for_step
-from cryohydra.inference.evidence import effective_number
+from cryohydra.inference.evidence import effective_number, exponentiate_
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.reconstruction import ClassMaps, ClassSums, particle_mask
 from cryohydra.inference.slices import GridSlicers
@@ -129,18 +129,22 @@ class AbInitio(Stage):
         score = shift_hartley(images.score[:, 0, None], compared.frequencies, -shifts[None])
         slices = slicer.cut(correct_interpolation(self.lattice, state.maps.values))
         log_likelihood = [_compare(score, images, of_class) / temperature for of_class in slices]
-        evidence = torch.stack([of_class.flatten(1).logsumexp(1) for of_class in log_likelihood], dim=1)
+        highest = [of_class.flatten(1).max(1) for of_class in log_likelihood]
+        best, pose_index = (torch.stack(columns, dim=1) for columns in zip(*highest, strict=True))
+        relative = [exponentiate_(of_class.flatten(1), best[:, k]) for k, of_class in enumerate(log_likelihood)]
+        evidence = best + torch.stack([of_class.sum(1).log() for of_class in relative], dim=1)
         log_weight = plan.balance(step) * _balancing_weights(evidence)
         total = torch.logsumexp(evidence + log_weight, dim=1)
 
         numerator, denominator = torch.empty_like(slices), torch.empty_like(slices)
-        for k, of_class in enumerate(log_likelihood):
-            posterior = of_class.add_((log_weight[k] - total)[:, None, None]).exp_()
-            numerator[k] = posterior.flatten(0, 1).T @ score.flatten(0, 1)
-            denominator[k] = posterior.sum(1).T @ images.power[:, 0]
+        share = (log_weight + best - total[:, None]).exp()
+        for k, of_class in enumerate(relative):
+            posterior = of_class.unflatten(1, (len(shifts), -1))
+            numerator[k] = posterior.flatten(0, 1).T @ (share[:, k, None, None] * score).flatten(0, 1)
+            denominator[k] = posterior.sum(1).T @ (share[:, k, None] * images.power[:, 0])
         lattice_numerator, lattice_denominator = slicer.add(torch.cat([numerator, denominator])).chunk(2)
         self._move(state, lattice_numerator, lattice_denominator, radius)
-        self._remember(state, index, evidence, log_likelihood, slicer.rotations, shifts, log_weight)
+        self._remember(state, index, evidence, pose_index, slicer.rotations, shifts, log_weight)
         self.step_count += 1
         self.is_done = self.step_count >= plan.num_steps
         cells = math.log(len(slicer.rotations) * len(shifts) * len(slices))
@@ -225,13 +229,12 @@ class AbInitio(Stage):
         state: TrainingState,
         index: Int[Tensor, "b"],
         evidence: Float[Tensor, "b k"],
-        posterior: list[Float[Tensor, "b s q"]],
+        best: Int[Tensor, "b k"],
         rotations: Float[Tensor, "q 3 3"],
         shifts: Float[Tensor, "s 2"],
         log_weight: Float[Tensor, "k"],
     ) -> None:
         """Keep each particle's best pose in every class, and the classes' evidence."""
-        best = torch.stack([of_class.flatten(1).argmax(1) for of_class in posterior], dim=1)
         rows = index.to(state.device)
         state.poses.rotation[rows] = rotations[best % len(rotations)][:, None]
         shift = shifts[torch.div(best, len(rotations), rounding_mode="floor")]

@@ -10,7 +10,7 @@ from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.geometry.shift_grid import shift_grid
 from cryohydra.geometry.so3_grid import all_rotations, child_indices, grid_rotations, num_rotations
 from cryohydra.inference.candidates import Candidates
-from cryohydra.inference.evidence import expected_contrast, log_likelihood_over_contrast
+from cryohydra.inference.evidence import expected_contrast, exponentiate_, log_likelihood_over_contrast
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.pose_search.base import POSE_SEARCHES, PoseSearch, SearchState
 from cryohydra.inference.slices import SliceSource
@@ -66,21 +66,29 @@ class CoarseToFineSearch(PoseSearch):
             else kept.shift_px.new_zeros(1, 2)
         )
         images = state.images.at(state.band.within(plan.radii[depth]))
-        per_image = children[0].numel() * len(band)
-        rows = torch.arange(len(images), device=children.device)
+        # Images differ in how many candidates they keep: only those kept are compared, in one list.
+        image, column = torch.nonzero(kept.log_mass.isfinite(), as_tuple=True)
+        pairs = torch.arange(len(image), device=image.device)
         parts = [
             self._compare_children(
-                state.slices, images.rows(r), band, kept.class_index[r], children[r], level, kept.shift_px[r], offsets
+                state.slices,
+                images.rows(image[p]),
+                band,
+                kept.class_index[image[p], column[p]],
+                grid_rotations(level, children[image[p], column[p]]),
+                kept.shift_px[image[p], column[p]],
+                offsets,
             )
-            for r in rows.split(max(1, _POINTS_AT_ONCE // per_image))
+            for p in pairs.split(max(1, _POINTS_AT_ONCE // (8 * len(band))))
         ]
-        shift_px, contrast, peak, log_mass = (torch.cat(part) for part in zip(*parts, strict=True))
-        log_prior = self._log_cell_prior(level, step)
+        found_shift, found_contrast, found_peak, found_mass = (torch.cat(part) for part in zip(*parts, strict=True))
+        shift_px = kept.shift_px[:, :, None].repeat(1, 1, 8, 1)
+        contrast, peak = torch.ones_like(shift_px[..., 0]), torch.full_like(shift_px[..., 0], -torch.inf)
+        log_mass = peak.clone()
+        shift_px[image, column], contrast[image, column] = found_shift, found_contrast
+        peak[image, column], log_mass[image, column] = found_peak, found_mass + self._log_cell_prior(level, step)
+        shift_px, contrast, peak, log_mass = (part.flatten(1, 2) for part in (shift_px, contrast, peak, log_mass))
         class_index = kept.class_index[:, :, None].expand(-1, -1, 8).flatten(1)
-        log_mass = (
-            torch.where(kept.log_mass[:, :, None].isneginf(), -torch.inf, log_mass.unflatten(1, (-1, 8))).flatten(1)
-            + log_prior
-        )
         children = children.flatten(1)
         candidates = Candidates(
             class_index=class_index,
@@ -107,16 +115,18 @@ class CoarseToFineSearch(PoseSearch):
         """Evidence of each class, and the best rotations of each with their best shifts."""
         num_kept = min(self.plan.num_kept, on_grid.shape[1])
         log_prior = -float(torch.tensor(float(on_grid.shape[1] * len(shifts))).log())
-        shifted = _shifted_scores(images.score[:, 0, None], band, -shifts[None])
+        shifted = shift_hartley(images.score[:, 0, None], band.frequencies, -shifts[None])
         found = []
         for class_index, slices in enumerate(on_grid):
             half_power = images.power[:, 0] @ slices.square().T
             log_likelihood = torch.baddbmm(
                 half_power[:, None], shifted, slices.T.expand(len(images), -1, -1), beta=-0.5
             )
-            over_shifts = log_likelihood.logsumexp(1)
+            highest, best_shift = log_likelihood.max(1)
+            relative = exponentiate_(log_likelihood.transpose(1, 2), highest)
+            over_shifts = highest + relative.sum(2).log()
             mass, rotation = over_shifts.topk(num_kept, dim=1)
-            peak, best_shift = log_likelihood.take_along_dim(rotation[:, None], 2).max(1)
+            peak, best_shift = (of_all.take_along_dim(rotation, 1) for of_all in (highest, best_shift))
             evidence = over_shifts.logsumexp(1) + log_prior
             of_class = torch.full_like(rotation, class_index)
             found.append((evidence, of_class, rotation, shifts[best_shift], peak, mass + log_prior))
@@ -151,33 +161,23 @@ class CoarseToFineSearch(PoseSearch):
         slices: SliceSource,
         images: WeightedImages,
         band: Band,
-        class_index: Int[Tensor, "b c"],
-        children: Int[Tensor, "b c 8"],
-        level: int,
-        shift_px: Float[Tensor, "b c 2"],
+        class_index: Int[Tensor, "m"],
+        rotation: Float[Tensor, "m h 3 3"],
+        shift_px: Float[Tensor, "m 2"],
         offsets: Float[Tensor, "s 2"],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Float[Tensor, "m h 2"], Float[Tensor, "m h"], Float[Tensor, "m h"], Float[Tensor, "m h"]]:
         """Best shift, contrast and log likelihood there, and log likelihood summed over shifts, of each child."""
-        num_images, num_parents, num_children = children.shape
-        rotations = grid_rotations(level, children.flatten())
-        classes = class_index[:, :, None].expand_as(children).flatten()
-        cut = slices.of_candidates(band, classes, rotations).reshape(num_images, num_parents, num_children, -1)
-        at_parent = _shifted_scores(images.score[:, 0, None], band, -shift_px)
-        shifted = _shifted_scores(at_parent[:, :, None], band, -offsets[None, None])
-        score = torch.einsum("bcsp,bchp->bcsh", shifted, cut)
-        power = torch.einsum("bp,bchp->bch", images.power[:, 0], cut.square())[:, :, None]
+        num_children = rotation.shape[1]
+        cut = slices.of_candidates(band, class_index.repeat_interleave(num_children), rotation.flatten(0, 1))
+        cut = cut.unflatten(0, (-1, num_children))
+        at_parent = shift_hartley(images.score[:, 0], band.frequencies, -shift_px)
+        shifted = shift_hartley(at_parent[:, None], band.frequencies, -offsets[None])
+        score = shifted @ cut.transpose(1, 2)
+        power = (cut.square() @ images.power[:, 0, :, None]).transpose(1, 2)
         log_likelihood = log_likelihood_over_contrast(score, power)
-        peak, best = log_likelihood.max(2, keepdim=True)
-        contrast = expected_contrast(score, power).take_along_dim(best, 2)[:, :, 0]
-        best_shift = shift_px[:, :, None] + offsets[best[:, :, 0]]
-        log_mass = log_likelihood.logsumexp(2)
-        return best_shift.flatten(1, 2), contrast.flatten(1), peak.flatten(1), log_mass.flatten(1)
-
-
-def _shifted_scores(
-    score: Float[Tensor, "*batch p"], band: Band, shift_px: Float[Tensor, "*shifts 2"]
-) -> Float[Tensor, "*shifted p"]:
-    return shift_hartley(score, band.frequencies, shift_px)
+        peak, best = log_likelihood.max(1)
+        contrast = expected_contrast(score, power).take_along_dim(best[:, None], 1)[:, 0]
+        return shift_px[:, None] + offsets[best], contrast, peak, log_likelihood.logsumexp(1)
 
 
 def _carried_evidence(
