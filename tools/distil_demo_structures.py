@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gemmi
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 ASSETS = Path(__file__).resolve().parents[1] / "src/cryohydra/assets/demo_structures"
 ENTRIES = {
@@ -65,6 +66,20 @@ def symmetry(chains: list[np.ndarray], centre: np.ndarray) -> np.ndarray:
     return np.array(group)
 
 
+def pseudo_dihedral(chains: list[np.ndarray], group: np.ndarray, order: int) -> np.ndarray:
+    """The dihedral group of two stacked rings of like chains, which has the exact two-fold axis of `group`."""
+    middles = np.array([chain.mean(0) for chain in chains])
+    spread, axes = np.linalg.eigh(np.cov(middles.T))
+    # Across a ring all directions are alike; its axis is the one that is not.
+    ring_axis = axes[:, 0] if spread[1] - spread[0] > spread[2] - spread[1] else axes[:, 2]
+    two_fold = Rotation.from_matrix(group[np.argmin(np.trace(group, axis1=1, axis2=2))])
+    across = two_fold.as_rotvec() / np.pi
+    ring_axis = ring_axis - ring_axis @ across * across
+    ring_axis /= np.linalg.norm(ring_axis)
+    turns = [Rotation.from_rotvec(ring_axis * 2 * np.pi * i / order) for i in range(order)]
+    return np.array([turn.as_matrix() for turn in turns] + [(turn * two_fold).as_matrix() for turn in turns])
+
+
 def main(folder: Path) -> None:
     found = {path.name: path for path in folder.rglob("*.gz")}
     reference = None
@@ -81,6 +96,8 @@ def main(folder: Path) -> None:
         if entry in ("1ake", "4ake"):
             centre = reference.mean(0)
         group = symmetry(chains, centre) if entry in ("6z6u", "4v8r") else np.eye(3)[None]
+        # Eight different subunits in a ring, alike at low resolution.
+        pseudo = pseudo_dihedral(chains, group, 8) if entry == "4v8r" else group
         np.savez_compressed(
             ASSETS / f"{entry}.npz",
             position_tenth_angstrom=np.round((positions - centre) * 10).astype(np.int16),
@@ -88,6 +105,7 @@ def main(folder: Path) -> None:
             part=part_of.astype(np.uint8),
             part_names=np.array(list(parts)),
             symmetry=group.astype(np.float32),
+            pseudo_symmetry=pseudo.astype(np.float32),
         )
         size = (ASSETS / f"{entry}.npz").stat().st_size
         print(

@@ -12,6 +12,7 @@ import torch
 from cryohydra.analysis import AnalyzeOptions, Run, analyze, class_analysis, classes, drawing
 from cryohydra.analysis.analyze import learning_curves
 from cryohydra.errors import UserError
+from cryohydra.fourier.hartley import volume_to_hartley
 from cryohydra.io.mrc import read_map, write_map
 from cryohydra.io.pickles import read_pickle
 from cryohydra.io.run_folder import RunFolder
@@ -291,3 +292,14 @@ def test_before_fields_are_fitted_the_maps_of_training_are_shown(make_run: MakeR
 
 def test_a_map_is_of_the_box_of_the_run(make_run: MakeRun) -> None:
     assert Run.open(make_run([3], 2).path).draw(0, np.zeros(2)).shape == (BOX_SIZE,) * 3
+
+
+def test_only_the_band_that_was_learned_is_drawn(make_run: MakeRun) -> None:
+    """Beyond it a network only extrapolates; the maps of the training end there too."""
+    run = Run.open(make_run([4], 0, extra={"radius": 5}).path)
+    density = run.draw(0, np.zeros(0))
+    axis = torch.arange(BOX_SIZE) - BOX_SIZE // 2
+    distance = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()
+    hartley = volume_to_hartley(density)
+    assert hartley[distance > 5].abs().max() < 1e-5 * hartley.abs().max()
+    assert hartley[(distance > 4) & (distance <= 5)].abs().max() > 1e-3 * hartley.abs().max()

@@ -68,7 +68,7 @@ def test_a_turned_twin_looks_alike_and_a_stranger_does_not() -> None:
 
 
 def test_many_classes_are_compared_as_they_lie() -> None:
-    maps = [blobs([(index / 2, 0, 0)]) for index in range(9)]
+    maps = [blobs([(index / 2, 0, 0)]) for index in range(13)]
     likeness = compare_maps(maps, says=lambda sentence: None)
     assert not likeness.is_aligned
     assert likeness.correlation[0, 1] > likeness.correlation[0, 8]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -9,10 +10,10 @@ import torch
 
 from cryohydra.analysis.truth import read_truth, score_run
 from cryohydra.cli.main import main
-from cryohydra.data.simulated import simulate_to_folder
+from cryohydra.data.simulated import simulate_to_folder, write_truth
 from cryohydra.errors import InputMismatch, UserError
 from cryohydra.fourier.alignment import Alignment, apply_alignment
-from cryohydra.geometry.rotations import random_rotations
+from cryohydra.geometry.rotations import random_rotations, rotation_vector_to_matrix
 from cryohydra.io.latents import Latents, write_latents
 from cryohydra.io.mrc import write_map
 from cryohydra.io.run_folder import RunFolder
@@ -156,3 +157,34 @@ def test_another_set_is_refused(perfect, data, tmp_path):
 def test_an_untrained_folder_is_refused(data, tmp_path):
     with pytest.raises(UserError, match="drgnai train"):
         score_run(tmp_path, read_truth(data))
+
+
+def test_poses_that_only_a_pseudo_symmetry_mixes_up_are_not_lost(perfect, data, tmp_path):
+    latents, maps = perfect
+    quarters = torch.stack([rotation_vector_to_matrix(torch.tensor([0.0, 0.0, i * math.pi / 2])) for i in range(4)])
+    truth = read_truth(data)
+    # Each particle of class 2 is turned by a rotation of the group, as low frequencies would allow.
+    truth = dataclasses.replace(truth, pseudo_symmetry=(*truth.symmetry[:2], quarters.numpy()))
+    rotation = truth.rotation.copy()
+    rows = np.flatnonzero(truth.labels == 2)
+    rotation[rows] = rotation[rows] @ quarters.numpy()[np.arange(len(rows)) % 4][:, None]
+    turned = dataclasses.replace(truth, rotation=rotation)
+    write_run(tmp_path, latents, maps)
+    score = score_run(tmp_path, turned)
+    one = score.classes[2]
+    assert one.pseudo_symmetry_order == 4 and score.classes[0].pseudo_symmetry_order is None
+    assert one.pseudo_pose_error_degrees == pytest.approx(0.0, abs=0.1)
+    assert one.pose_error_degrees > 60
+    assert not any("lost its poses" in sentence for sentence in score.failures)
+    assert "2 large_subunit: modulo the 4 rotations" in score.to_table()
+
+
+def test_pseudo_symmetry_is_kept_with_the_truth_and_old_truths_have_none(data, tmp_path):
+    truth = read_truth(data)
+    group = np.stack([np.eye(3), np.diag([-1.0, -1.0, 1.0])]).astype(np.float32)
+    write_truth(tmp_path, dataclasses.replace(truth, pseudo_symmetry=(group, *truth.symmetry[1:])))
+    assert np.array_equal(read_truth(tmp_path).pseudo_symmetry[0], group)
+    with np.load(tmp_path / "truth.npz") as stored:
+        older = {name: stored[name] for name in stored.files if not name.startswith("pseudo")}
+    np.savez(tmp_path / "truth.npz", **older)
+    assert len(read_truth(tmp_path).pseudo_symmetry[0]) == 1

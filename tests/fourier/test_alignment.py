@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from cryohydra.fourier.alignment import Alignment, align_map, apply_alignment
+from cryohydra.fourier.alignment import AlignableMap, Alignment, align_map, apply_alignment
 from cryohydra.fourier.fsc import fourier_shell_correlation
 from cryohydra.geometry.rotations import geodesic_angle, random_rotations, rotation_vector_to_matrix
 from cryohydra.physics.demo_structures import demo_class
@@ -59,3 +59,37 @@ def test_mirroring_inverts_through_the_centre():
     moved = apply_alignment(point(6, 1, -3), Alignment(IDENTITY, torch.zeros(3), True, 0.0))
     wanted = point(-6, -1, 3)
     assert float((moved - wanted).norm() / wanted.norm()) < 0.01
+
+
+def test_prepared_maps_are_aligned_as_plain_ones(asymmetric):
+    generator = torch.Generator().manual_seed(9)
+    true = Alignment(random_rotations(1, generator)[0], torch.tensor([-1.0, 0.5, 2.0]), False, 0.0)
+    moving = apply_alignment(asymmetric, true)
+    prepared = AlignableMap(moving)
+    plain, again = align_map(moving, asymmetric), align_map(prepared, AlignableMap(asymmetric))
+    assert torch.equal(plain.rotation, again.rotation) and plain.correlation == again.correlation
+    assert torch.equal(apply_alignment(moving, plain), apply_alignment(prepared, plain))
+
+
+def test_of_the_places_of_a_nearly_symmetric_map_a_good_one_is_found():
+    # Turns of 45 degrees leave it nearly as it is, and only its high frequencies tell them apart.
+    ring = demo_class("tric", 32, 14.0).maps[0]
+    generator = torch.Generator().manual_seed(1)
+    true = Alignment(random_rotations(1, generator)[0], torch.tensor([0.5, -1.0, 0.3]), True, 0.0)
+    moving = apply_alignment(ring, true) + 0.2 * ring.std() * torch.randn(ring.shape, generator=generator)
+    best = align_map(moving, ring)
+    # As well as the true place: the correlation of a map with itself under noise of a fifth is 0.98.
+    assert best.correlation > 0.975
+    group = demo_class("tric", 32, 14.0).pseudo_symmetry
+    turned = (best.rotation @ true.rotation).expand_as(group)
+    assert math.degrees(float(geodesic_angle(turned, group.mT).min())) < 4.0
+
+
+def test_a_filtered_map_is_laid_on_its_reference(asymmetric):
+    # Shells that hold nothing say nothing: a band-limited map, as refinement gives it, lies where it lies.
+    frequency = torch.stack(torch.meshgrid(*[torch.fft.fftfreq(32)] * 3, indexing="ij")).norm(dim=0)
+    filtered = torch.fft.ifftn(torch.fft.fftn(asymmetric) * (frequency < 9 / 32)).real
+    found = align_map(filtered, asymmetric)
+    assert not found.is_mirrored
+    assert math.degrees(float(geodesic_angle(found.rotation, IDENTITY))) < 0.5
+    assert float(found.shift_px.norm()) < 0.1

@@ -6,8 +6,16 @@ import pytest
 import torch
 
 from cryohydra.errors import UnknownSetting
+from cryohydra.fourier.alignment import Alignment, apply_alignment
 from cryohydra.fourier.fsc import fourier_shell_correlation
-from cryohydra.physics.demo_structures import DEMO_CLASSES, ENTRIES, demo_class, entry_symmetry, read_entry
+from cryohydra.physics.demo_structures import (
+    DEMO_CLASSES,
+    ENTRIES,
+    demo_class,
+    entry_pseudo_symmetry,
+    entry_symmetry,
+    read_entry,
+)
 
 
 def test_they_are_small():
@@ -61,3 +69,15 @@ def test_symmetry_leaves_the_structure_as_it_is(entry, order):
 def test_adenylate_kinase_closes():
     made = demo_class("adenylate_kinase", 32, 3.0, num_frames=4)
     assert made.maps.shape[0] == 4 and made.has_motion
+
+
+def test_tric_is_nearly_d8_and_exactly_c2():
+    exact, nearly = entry_symmetry("4v8r"), entry_pseudo_symmetry("4v8r")
+    assert len(exact) == 2 and len(nearly) == 16
+    # The exact group is part of the other.
+    assert all(float((nearly - rotation).abs().amax((1, 2)).min()) < 1e-4 for rotation in exact)
+    density = demo_class("tric", 32, 14.0).maps[0]
+    turned = [apply_alignment(density, Alignment(rotation, torch.zeros(3), False, 0.0)) for rotation in nearly[1:4]]
+    # At three pixels of 14 A its eight kinds of subunits look alike.
+    assert all(float(fourier_shell_correlation(one, density)[1:6].min()) > 0.95 for one in turned)
+    assert torch.equal(entry_pseudo_symmetry("6z6u"), entry_symmetry("6z6u"))

@@ -115,6 +115,9 @@ def _draw_overview(run: Run, summary: ClassSummary, likeness: Likeness | None, f
     best_probability = probability.max(axis=1)
     curves = learning_curves(run.metrics())
     figures = []
+    if curves:
+        caption = "Loss against images seen. Stages have losses of their own and do not compare."
+        figures.append(show_figure(folder / "learning_curve.png", lambda theme: plot_learning(curves, theme), caption))
     if run.num_classes > 1:
         shares = show_figure(
             folder / "shares.png",
@@ -126,13 +129,11 @@ def _draw_overview(run: Run, summary: ClassSummary, likeness: Likeness | None, f
             lambda theme: plot_probabilities(best_probability, best_class, run.num_classes, theme),
             "How sure each particle is of its best class, coloured by class.",
         )
-        figures += [shares, probabilities]
+        # Pairs of like height: shares beside the curve, then the two tall ones.
+        figures = [shares, *figures, probabilities]
     if likeness is not None:
         how = "each pair aligned over rotation, shift and hand" if likeness.is_aligned else "not aligned"
         caption = f"Correlation of the classes' maps at low frequencies, {how}."
         correlation = likeness.correlation
         figures.append(show_figure(folder / "likeness.png", lambda theme: plot_likeness(correlation, theme), caption))
-    if curves:
-        caption = "Loss against images seen. Stages have losses of their own and do not compare."
-        figures.append(show_figure(folder / "learning_curve.png", lambda theme: plot_learning(curves, theme), caption))
     return tuple(figures)

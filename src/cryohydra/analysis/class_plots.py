@@ -48,7 +48,7 @@ def plot_shares(
     axes.set_yticks(rows, [str(row) for row in rows], fontsize=font_size)
     axes.set_ylabel("class", color=theme.ink, fontsize=10)
     axes.invert_yaxis()
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     return figure_of(axes)
 
@@ -79,7 +79,7 @@ def plot_orientations(rotation: Float[np.ndarray, "n 3 3"], theme: Theme = LIGHT
 
     Single directions are drawn as dots while they are few.
     """
-    figure = new_figure(theme, 3.1)
+    figure = new_figure(theme, 2.5)
     axes = figure.add_subplot(projection="mollweide")
     axes.set_facecolor(theme.paper)
     direction = rotation[:, 2, :].astype(np.float64)
@@ -123,7 +123,7 @@ def sphere_density(
     area_share = np.repeat(np.diff(np.sin(edges)) / 2 / cells, cells)
     count = np.bincount(cell_of(longitude, latitude), minlength=first_cell[-1])
     density = count / (area_share * max(len(longitude), 1))
-    fine = 180
+    fine = int(np.clip(3 * num_rows, 60, 180))
     fine_latitude = ((np.arange(fine) + 0.5) / fine - 0.5) * np.pi
     fine_longitude = ((np.arange(2 * fine) + 0.5) / fine - 1) * np.pi
     x, y = np.meshgrid(fine_longitude, fine_latitude)

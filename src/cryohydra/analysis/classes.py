@@ -12,11 +12,11 @@ from jaxtyping import Float, Int
 
 from cryohydra._typing import Tensor
 from cryohydra.analysis.maps import shrink_map
-from cryohydra.fourier.alignment import align_map
+from cryohydra.fourier.alignment import AlignableMap, align_map
 
-_MOST_ALIGNED_CLASSES = 8
+_MOST_ALIGNED_CLASSES = 12
 _COMPARED_BOX_SIZE = 20
-"""Enough pixels for the overall shape, few enough for a pair to be aligned in a few seconds."""
+"""Enough pixels for the overall shape, few enough for a pair to be aligned in a fraction of a second."""
 _SECONDS_BETWEEN_WORDS = 10.0
 _LOOK_ALIKE = 0.95
 _SMALL_SHARE = 0.1
@@ -75,6 +75,7 @@ def compare_maps(maps: Sequence[Tensor | None], says: Callable[[str], None]) -> 
     correlation = np.full((num_classes, num_classes), np.nan)
     held = {index: density for index, density in enumerate(small) if density is not None}
     correlation[list(held), list(held)] = 1
+    prepared = {index: AlignableMap(density) for index, density in held.items()}
     pairs = list(itertools.combinations(held, 2))
     last_word = -math.inf
     for number, (first, second) in enumerate(pairs):
@@ -84,7 +85,7 @@ def compare_maps(maps: Sequence[Tensor | None], says: Callable[[str], None]) -> 
         value = _correlate(held[second], held[first])
         # Nothing is gained by aligning what already lies alike.
         if is_aligned and value < _LOOK_ALIKE:
-            value = max(value, align_map(held[second], held[first]).correlation)
+            value = max(value, align_map(prepared[second], prepared[first]).correlation)
         correlation[first, second] = correlation[second, first] = value
     return Likeness(correlation=correlation, is_aligned=is_aligned)
 

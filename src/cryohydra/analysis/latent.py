@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.cluster.hierarchy import leaves_list, linkage
-from sklearn.cluster import KMeans, MiniBatchKMeans
 
 _MOST_FOR_EXACT_KMEANS = 50_000
 _MOST_FOR_UMAP_FIT = 50_000
@@ -85,6 +83,8 @@ class Clusters:
 
 def cluster_conformations(conformation: Float[np.ndarray, "n z"], num_clusters: int, seed: int) -> Clusters:
     """K-means clusters; fewer than asked if there are fewer different conformations."""
+    from sklearn.cluster import KMeans, MiniBatchKMeans  # slow to import, and rigid classes have no clusters
+
     num_different = len(np.unique(conformation, axis=0))
     num_clusters = min(num_clusters, num_different)
     kmeans = (
@@ -129,4 +129,6 @@ def _path_order(points: Float[np.ndarray, "c z"]) -> Int[np.ndarray, "c"]:
     """An order in which neighbours are close to each other."""
     if len(points) < 3:
         return np.arange(len(points))
+    from scipy.cluster.hierarchy import leaves_list, linkage  # slow to import
+
     return leaves_list(linkage(points, method="average", optimal_ordering=True)).astype(np.int64)

@@ -40,7 +40,9 @@ def write_report(content: ReportContent, path: Path) -> None:
         _class_table(content),
         _overview(content),
         "<h2>Class by class</h2>" if len(content.findings) > 1 else "",
-        *(_class_section(content, found) for found in content.findings),
+        f'<div class="{"sections" if any(found.films for found in content.findings) else "sections small-ones"}">'
+        + "".join(_class_section(content, found) for found in content.findings)
+        + "</div>",
         _files(content),
         _settings(content),
         f"<footer>Made by cryohydra {escape(_version())}, <code>drgnai analyze</code>.</footer>",

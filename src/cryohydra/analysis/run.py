@@ -34,6 +34,8 @@ class Run:
     device: torch.device
     density_scale: float = 1.0
     """What a field's density is multiplied with: the images were divided by it."""
+    radius: int | None = None
+    """Highest frequency that the fields have learned, in Fourier pixels; None for the whole box."""
     has_fitted_fields: bool = True
     """False while training knows each class by a map only, and its field has learned nothing yet."""
 
@@ -75,6 +77,7 @@ class Run:
             pixel_size_angstrom=float(checkpoint.pixel_size_angstrom),
             device=where,
             density_scale=float(checkpoint.extra.get("scale", 1.0)),
+            radius=checkpoint.extra.get("radius"),
             has_fitted_fields=bool(checkpoint.extra.get("training", {}).get("fields_are_fitted", True)),
         )
 
@@ -111,13 +114,14 @@ class Run:
         return order[place]
 
     def draw(self, class_index: int, conformation: Float[np.ndarray, "z"]) -> Float[Tensor, "d d d"]:
-        """The density of a class in one conformation, on the CPU, scaled as the maps that training writes."""
+        """The density of a class in one conformation, on the CPU, in scale and band as the maps of the training."""
         map_path = self.folder.map_path(self.epoch, class_index)
-        if not self.has_fitted_fields and map_path.exists():
+        # A rigid class looks as it was written; drawing it again takes minutes at 320 px on a CPU.
+        if (self.z_dim == 0 or not self.has_fitted_fields) and map_path.exists():
             return torch.from_numpy(read_map(map_path)[0])
         z = torch.from_numpy(np.ascontiguousarray(conformation, dtype=np.float32)).to(self.device)
         with torch.no_grad():
-            return self.mixture.map(class_index, z).float().cpu() * self.density_scale
+            return self.mixture.map(class_index, z, self.radius).float().cpu() * self.density_scale
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl that are whole."""

@@ -58,8 +58,12 @@ class ClassScore:
     """Whether the run's map has the other hand, which images do not tell."""
     pose_error_degrees: float | None = None
     """Median, after one rotation and hand, modulo the class's symmetry."""
+    pseudo_symmetry_order: int | None = None
+    """Rotations of the class's pseudo-symmetry: they leave its map nearly as it is; None if it has none."""
+    pseudo_pose_error_degrees: float | None = None
+    """The pose error modulo the pseudo-symmetry, which is what low frequencies can tell; None if it has none."""
     shift_error_px: float | None = None
-    """Median, after one shift of the map."""
+    """Median, after one shift of the map; modulo the pseudo-symmetry if there is one."""
     motion_correlation: float | None = None
     """Of the first latent component with the true motion, Spearman without sign; None in a rigid class."""
 
@@ -96,6 +100,7 @@ class Score:
             f"{'true class':<22}in run  particles  found   FSC 0.5  ceiling     map   hand   pose     shift    motion",
         ]
         lines += [_row(score) for score in self.classes]
+        lines += [_note(score) for score in self.classes if score.pseudo_symmetry_order]
         width = max(5, *(len(str(count)) for row in self.confusion for count in row)) + 1
         lines += ["", "particles of each true class (rows) in each class of the run (columns)"]
         lines.append(" " * 22 + "".join(f"{k:>{width}}" for k in range(self.num_run_classes)))
@@ -163,13 +168,14 @@ def _score_class(
         return ClassScore(true_class, name, None, int(is_of_class.sum()), 0)
     rows = np.flatnonzero(is_of_class & (latents.best_class == run_class))
     source = latents.particle_index[rows]
-    poses = compare_poses(
-        torch.from_numpy(latents.rotation[rows]).float().flatten(0, 1),
-        torch.from_numpy(truth.rotation[source]).float().flatten(0, 1),
-        torch.from_numpy(latents.shift_px[rows]).float().flatten(0, 1),
-        torch.from_numpy(truth.shift_px[source]).float().flatten(0, 1),
-        torch.from_numpy(truth.symmetry[true_class]).float(),
+    found_poses = [torch.from_numpy(a[rows]).float().flatten(0, 1) for a in (latents.rotation, latents.shift_px)]
+    true_poses = [torch.from_numpy(a[source]).float().flatten(0, 1) for a in (truth.rotation, truth.shift_px)]
+    poses, pseudo = (
+        compare_poses(found_poses[0], true_poses[0], found_poses[1], true_poses[1], torch.from_numpy(group).float())
+        for group in (truth.symmetry[true_class], truth.pseudo_symmetry[true_class])
     )
+    pseudo_order = len(truth.pseudo_symmetry[true_class])
+    has_pseudo = pseudo_order > len(truth.symmetry[true_class])
     motion = None
     if np.ptp(truth.coordinate[truth.labels == true_class]) > 0:
         motion = motion_correlation(latents.conformation[rows], truth.coordinate[source])
@@ -194,7 +200,9 @@ def _score_class(
         map_correlation=alignment.correlation,
         is_mirrored=alignment.is_mirrored,
         pose_error_degrees=math.degrees(poses.median_error),
-        shift_error_px=poses.median_shift_error_px,
+        pseudo_symmetry_order=pseudo_order if has_pseudo else None,
+        pseudo_pose_error_degrees=math.degrees(pseudo.median_error) if has_pseudo else None,
+        shift_error_px=pseudo.median_shift_error_px,
         motion_correlation=motion,
     )
 
@@ -210,9 +218,23 @@ def _failures(classes: tuple[ClassScore, ...], confusion: np.ndarray) -> tuple[s
             sentences.append(f"{what} lies for less than half in its class of the run.")
         if score.map_correlation is not None and score.map_correlation < _LOST_MAP:
             sentences.append(f"{what} has a map that correlates with the true one by {score.map_correlation:.2f} only.")
-        if score.pose_error_degrees is not None and math.radians(score.pose_error_degrees) > _LOST_POSE:
-            sentences.append(f"{what} has lost its poses: they are off by {score.pose_error_degrees:.0f} degrees.")
+        error = _told_pose_error(score)
+        if error is not None and math.radians(error) > _LOST_POSE:
+            sentences.append(f"{what} has lost its poses: they are off by {error:.0f} degrees.")
     return tuple(sentences)
+
+
+def _told_pose_error(score: ClassScore) -> float | None:
+    """Modulo the pseudo-symmetry where there is one: a map that hardly changes does not say which way it was turned."""
+    return score.pose_error_degrees if score.pseudo_pose_error_degrees is None else score.pseudo_pose_error_degrees
+
+
+def _note(score: ClassScore) -> str:
+    """What the pose error of a pseudo-symmetric class means."""
+    return (
+        f"* {score.true_class} {score.name}: modulo the {score.pseudo_symmetry_order} rotations that leave its map "
+        f"nearly as it is; {score.pose_error_degrees:.1f} deg modulo its exact symmetry alone."
+    )
 
 
 def _row(score: ClassScore) -> str:
@@ -221,9 +243,10 @@ def _row(score: ClassScore) -> str:
         return f"{name:<22}  none  {score.num_particles:>9}"
     hand = "other" if score.is_mirrored else "same"
     ceiling = "-" if score.ceiling_angstrom is None else f"{score.ceiling_angstrom:.1f} A"
+    star = "*" if score.pseudo_symmetry_order else " "
     motion = "rigid" if score.motion_correlation is None else f"{score.motion_correlation:.2f}"
     return (
         f"{name:<22}{score.run_class:>6}  {score.num_particles:>9}  {score.num_found:>5}  "
         f"{score.resolution_angstrom:>6.1f} A  {ceiling:>7}  {score.map_correlation:>6.3f}  {hand:>5}  "
-        f"{score.pose_error_degrees:>5.1f} deg  {score.shift_error_px:>5.2f} px  {motion:>6}"
+        f"{_told_pose_error(score):>5.1f} deg{star} {score.shift_error_px:>5.2f} px  {motion:>6}"
     )

@@ -37,14 +37,24 @@ class Demonstration:
 
 DEMO = Demonstration(
     classes=("ribosome", "spliceosome", "tric"),
-    num_images=4500,
-    box_size=64,
-    pixel_size_angstrom=7.0,
+    num_images=2400,
+    box_size=48,
+    pixel_size_angstrom=9.0,
     snr=0.1,
     wanted_agreement=0.9,
     shift_std_px=1.0,
     num_frames=21,
-    settings={"quick_config": {"reconstruction_type": "het"}, "z_dim": 1, "t_extent": 4},
+    settings={
+        "quick_config": {"reconstruction_type": "het"},
+        "z_dim": 1,
+        "t_extent": 3,
+        "n_imgs_pose_search": 60_000,
+        "hypervolume_dim": 128,
+        "lr": 1e-3,
+        "batch_size_sgd": 64,
+        "epochs_sgd": 15,
+        "log_heavy_interval": 0,
+    },
 )
 
 QUICK_DEMO = Demonstration(

@@ -28,6 +28,7 @@ from cryohydra.training.gradient_search import GradientSearch
 from cryohydra.training.known_poses import KnownPoses
 from cryohydra.training.listener import Listener
 from cryohydra.training.outputs import EpochWriter
+from cryohydra.training.pictures import Reference
 from cryohydra.training.refinement import Refinement, RefinementPlan, Regularisers
 from cryohydra.training.search import Searching, plan_search
 from cryohydra.training.stage import Stage
@@ -94,6 +95,7 @@ def build_training(settings: Settings, run: RunFolder, listener: Listener) -> Tr
         save_interval=settings.log_heavy_interval,
         first_stage=first_stage,
         stage_state=stage_state,
+        reference=Reference(particles.labels, particles.poses, settings.color_palette),
     )
 
 
@@ -242,7 +244,8 @@ def _refinement(settings: Settings, state: TrainingState) -> Refinement:
         lr_poses=settings.lr_pose_table,
         lr_scores=settings.lr_score_table,
         pose_optimizer=settings.pose_table_optimizer_type,
-        conformation_optimizer=settings.conf_table_optimizer_type,
+        # An encoder has no table.
+        conformation_optimizer="adam" if settings.use_conf_encoder else settings.conf_table_optimizer_type,
         pose_only_images=settings.pose_only_phase,
         max_epochs=settings.epochs_sgd,
         regularisers=Regularisers(
@@ -342,8 +345,9 @@ def _initial_conformations(settings: Settings, particles: ParticleSet) -> Float[
     num_described = int(particles.index.max()) + 1
     if given.ndim != 3 or given.shape[1:] != (settings.n_classes, settings.z_dim) or len(given) < num_described:
         raise InputMismatch(
-            f"{settings.initial_conf} holds an array of shape {tuple(given.shape)}; wanted (particles, {settings.z_dim}) "
-            f"or (particles, {settings.n_classes}, {settings.z_dim}) for {num_described} particles. Check z_dim and n_classes."
+            f"{settings.initial_conf} holds an array of shape {tuple(given.shape)}; wanted "
+            f"(particles, {settings.z_dim}) or (particles, {settings.n_classes}, {settings.z_dim}) "
+            f"for {num_described} particles. Check z_dim and n_classes."
         )
     return given[particles.index]
 
@@ -354,14 +358,26 @@ def _resume(settings: Settings, state: TrainingState) -> tuple[int, dict[str, ob
         return 0, None
     checkpoint = load_checkpoint(settings.load, state.device)
     _check_fits(checkpoint, state.mixture, state)
-    state.mixture.load_state_dict(checkpoint.mixture_state)
-    state.load_state_dict(checkpoint.extra["training"])
+    asked = {"field": settings.field} | field_of(settings).model_dump()
+    saved = {"field": checkpoint.field_name} | checkpoint.field_settings
+    differing = [key for key in asked if key in saved and asked[key] != saved[key]]
+    try:
+        state.mixture.load_state_dict(checkpoint.mixture_state)
+        state.load_state_dict(checkpoint.extra["training"])
+    except (RuntimeError, KeyError) as error:
+        what = "; ".join(f"{key} {saved[key]}, not {asked[key]}" for key in differing) or "others in its kind of tables"
+        raise InputMismatch(
+            f"{settings.load} was trained with other settings ({what}). "
+            "Continue with the settings it was trained with, or train anew without --load."
+        ) from error
     return checkpoint.extra["stage"], checkpoint.extra["stage_state"] or None
 
 
 def _check_fits(checkpoint: Checkpoint, mixture: Mixture, state: TrainingState) -> None:
     saved = (checkpoint.num_classes, checkpoint.z_dim, checkpoint.box_size)
     wanted = (mixture.num_classes, mixture.z_dim, mixture.box_size)
+    if not {"training", "stage", "stage_state"} <= checkpoint.extra.keys():
+        raise UserError(f"Checkpoint {checkpoint.epoch} holds fields but no course of a training; train anew.")
     rows = len(checkpoint.extra["training"]["poses"]["rotation"])
     if saved != wanted or rows != len(state):
         raise InputMismatch(

@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from cryohydra.config.presets import QuickConfig, settings_of_preset
 from cryohydra.config.rules import RULES
-from cryohydra.config.sections import RETIRED
+from cryohydra.config.sections import INERT, RETIRED
 from cryohydra.config.settings import KEYS, Settings, explanation
 from cryohydra.errors import UnknownSetting, UserError
 
@@ -24,6 +24,7 @@ class Reading:
     """Sentences for the user about keys without effect."""
 
 
+KEY_DEFAULTS = {key: field.default for key, field in Settings.model_fields.items()}
 QUICK_KEYS = tuple(QuickConfig.model_fields)
 
 
@@ -54,7 +55,7 @@ def read_settings(values: Mapping[str, Any], origin: str = "The settings") -> Re
     if problems:
         kind = UnknownSetting if unknown or any(p.startswith("Unknown") for p in quick_problems) else UserError
         raise kind(_tell(problems, origin))
-    return Reading(settings, notes + tuple(_ineffective(settings)))
+    return Reading(settings, notes + tuple(_inert(given, settings)) + tuple(_ineffective(settings)))
 
 
 def _read_quick_config(value: Any) -> tuple[QuickConfig | None, list[str]]:
@@ -145,6 +146,12 @@ def _tell(problems: list[str], origin: str) -> str:
     if len(problems) == 1:
         return f"{origin}: {problems[0]}"
     return "\n".join([f"{origin}: {len(problems)} problems.", *(f"  - {problem}" for problem in problems)])
+
+
+def _inert(given: Mapping[str, Any], settings: Settings) -> list[str]:
+    """Sentences on keys that the user set to something that nothing listens to."""
+    set_by_user = [key for key in INERT if key in given and getattr(settings, key) != KEY_DEFAULTS[key]]
+    return [f"'{key}' has no effect: {INERT[key]}." for key in set_by_user]
 
 
 def _ineffective(settings: Settings) -> list[str]:

@@ -78,6 +78,12 @@ RULES = (
         "average_over_tilts needs an odd number of tilts; set n_tilts_pose_search to an odd number.",
     ),
     Rule(
+        ("n_imgs_pose_search", "use_gt_poses", "refine_gt_poses"),
+        lambda s: s.n_imgs_pose_search == 0 and s.pose_estimation == "abinit",
+        "n_imgs_pose_search is 0, which leaves no pose search, but poses are to be found ab initio; "
+        "raise it, or give poses and choose --pose-estimation refine.",
+    ),
+    Rule(
         ("l_start", "l_end"),
         lambda s: s.l_start > s.l_end,
         "l_start is larger than l_end, but the search goes from coarse to fine; exchange them.",

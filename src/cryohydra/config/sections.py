@@ -288,3 +288,16 @@ RETIRED = {
     "test_installation": "'test_installation' is now the command `drgnai test`.",
 }
 """Keys that are accepted and do nothing, with the sentence that says so."""
+
+INERT = {
+    "shuffle": "images are visited in a new random order in every epoch",
+    "t_n_grid": "the step of the shifts follows from the band, a quarter of its shortest wave",
+    "add_one_frequency_every": "the band of the pose search grows as far as the maps are known",
+    "score_table_optimizer_type": "class scores move by Adam",
+    "pretrain_with_gt_poses": "no stage begins with random poses where poses are given",
+    "n_tilts_pose_search": "poses of tilt series are not searched yet",
+    "average_over_tilts": "poses of tilt series are not searched yet",
+    "tilt_axis_angle": "poses of tilt series are given for each tilt",
+    "verbose_time": "training.log tells how long each stage took",
+}
+"""Keys whose value changes nothing, with what happens instead; said if a user gives another than the default."""

@@ -149,7 +149,13 @@ def _pixel_size(columns: _Columns, references: ImageReferences) -> tuple[Float[n
         return columns.floats("rlnImagePixelSize"), ()
     if columns.has("rlnDetectorPixelSize", "rlnMagnification"):
         # Micrometre on the detector, over the magnification.
-        pixel_size = columns.floats("rlnDetectorPixelSize") * 1e4 / columns.floats("rlnMagnification")
+        magnification = columns.floats("rlnMagnification")
+        if not (magnification > 0).all():
+            raise UnreadableFile(
+                f"The STAR file has a magnification of {magnification.min():g}; wanted positive numbers. "
+                "Correct _rlnMagnification, or give a ctf file."
+            )
+        pixel_size = columns.floats("rlnDetectorPixelSize") * 1e4 / magnification
         return pixel_size, _header_note(pixel_size, header)
     if columns.has("rlnDetectorPixelSize"):
         pixel_size = columns.floats("rlnDetectorPixelSize")

@@ -19,7 +19,7 @@ from cryohydra.data.sources import StackSource
 from cryohydra.data.table import ImageTable, optics_of_tilts, rescale_to_box
 from cryohydra.data.tilts import TiltSeries, group_tilts, single_images
 from cryohydra.errors import InputMismatch, UserError
-from cryohydra.io.ctf_file import read_ctf_file
+from cryohydra.io.ctf_file import check_ctf_table, read_ctf_file
 from cryohydra.io.pose_file import read_pose_file
 from cryohydra.physics.ctf import Optics
 from cryohydra.physics.pose import Pose
@@ -125,7 +125,7 @@ def _optics(table: ImageTable, series: TiltSeries, ctf_path: Path | None) -> Opt
         _check_length(ctf_path, len(ctf), table)
         ctf = rescale_to_box(ctf, table.box_size)
     elif table.ctf is not None:
-        ctf = table.ctf
+        ctf = check_ctf_table(table.origin, table.ctf)
     else:
         raise UserError(f"{table.origin} does not tell the CTF; wanted it there or in a ctf file. Give --ctf FILE.pkl.")
     return optics_of_tilts(ctf, series.scale, series.dose, table.group, series.rows)

@@ -53,7 +53,7 @@ def read_labels(path: Path, num_particles: int, origin: Path) -> Int[np.ndarray,
 
 def _integers(path: Path, what: str) -> Int[np.ndarray, "n"]:
     content = read_pickle(path)
-    values = np.asarray(content) if isinstance(content, (np.ndarray, list, tuple, range)) else None
+    values = _as_array(content)
     is_empty = values is not None and values.size == 0
     if values is None or values.ndim != 1 or not (is_empty or values.dtype.kind in "iuf"):
         came = f"an array of {values.dtype} of shape {values.shape}" if values is not None else type(content).__name__
@@ -61,3 +61,13 @@ def _integers(path: Path, what: str) -> Int[np.ndarray, "n"]:
     if not np.array_equal(values, np.round(values)):
         raise UserError(f"{path} holds numbers that are not whole; wanted {what}: a list of integers.")
     return values.astype(np.int64)
+
+
+def _as_array(content: object) -> np.ndarray | None:
+    """Numbers in a row or table; None for anything else."""
+    if not isinstance(content, (np.ndarray, list, tuple, range)):
+        return None
+    try:
+        return np.asarray(content)
+    except ValueError:  # rows of different length
+        return None

@@ -41,6 +41,8 @@ class Truth:
     """Of each class, half-way along its motion."""
     symmetry: tuple[Float[np.ndarray, "_ 3 3"], ...]
     """For each class the rotations that leave its map as it is, acting on columns; at least the identity."""
+    pseudo_symmetry: tuple[Float[np.ndarray, "_ 3 3"], ...]
+    """The same with rotations that leave the map nearly as it is; no less than `symmetry`."""
     pixel_size_angstrom: float
     snr: float
     noise_power: Float[np.ndarray, "shells"]
@@ -70,10 +72,31 @@ def simulate_to_folder(
     Raises:
         UserError: If the folder already holds particles, or the mixture cannot be simulated.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     stack = folder / "particles.mrcs"
     if stack.exists():
         raise UserError(f"{stack} exists already and is not overwritten; choose another folder or remove it.")
+    if num_images < 1:
+        raise UserError(f"{num_images} images are asked for; wanted one or more.")
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        particles = _write_images(stack, classes, imaging, num_images, seed, advanced)
+    except UserError:
+        if is_new:
+            folder.rmdir()
+        raise
+    return _write_beside(folder, particles)
+
+
+def _write_images(
+    stack: Path,
+    classes: Sequence[MixtureClass],
+    imaging: Imaging,
+    num_images: int,
+    seed: int,
+    advanced: Callable[[int], None],
+) -> SimulatedParticles:
+    """Simulate into a file, white on dark."""
     num_tilts, box_size = len(imaging.tilt_angles), classes[0].box_size if classes else 0
     with write_atomically(stack) as temporary:
         with mrcfile.new_mmap(temporary, (num_images * num_tilts, box_size, box_size), mrc_mode=2) as file:
@@ -86,7 +109,7 @@ def simulate_to_folder(
             for part in images.split(_CHUNK):
                 part.neg_()
             file.update_header_stats()
-    return _write_beside(folder, particles)
+    return particles
 
 
 def write_dataset(folder: Path, particles: SimulatedParticles) -> Truth:
@@ -108,7 +131,11 @@ def _write_beside(folder: Path, particles: SimulatedParticles) -> Truth:
 def truth_of(particles: SimulatedParticles) -> Truth:
     """What is true of particles in memory."""
     identity = torch.eye(3)[None]
-    groups = (identity if cls.symmetry is None else cls.symmetry for cls in particles.classes)
+    groups = [identity if cls.symmetry is None else cls.symmetry for cls in particles.classes]
+    pseudo_groups = [
+        group if cls.pseudo_symmetry is None else cls.pseudo_symmetry
+        for cls, group in zip(particles.classes, groups, strict=True)
+    ]
     return Truth(
         labels=particles.labels.numpy(),
         rotation=particles.pose.rotation[:, :, 0].numpy(),
@@ -118,6 +145,7 @@ def truth_of(particles: SimulatedParticles) -> Truth:
         class_names=tuple(cls.name for cls in particles.classes),
         maps=particles.maps.numpy(),
         symmetry=tuple(group.numpy() for group in groups),
+        pseudo_symmetry=tuple(group.numpy() for group in pseudo_groups),
         pixel_size_angstrom=particles.pixel_size_angstrom,
         snr=particles.snr,
         noise_power=particles.noise_power.numpy(),
@@ -133,6 +161,7 @@ def write_truth(folder: Path, truth: Truth) -> None:
         write_map(folder / f"truth_class_{k}.mrc", map_zyx, truth.pixel_size_angstrom)
     stored: dict[str, Any] = {name: getattr(truth, name) for name in _ARRAYS}
     stored |= {f"symmetry_{k}": group for k, group in enumerate(truth.symmetry)}
+    stored |= {f"pseudo_symmetry_{k}": group for k, group in enumerate(truth.pseudo_symmetry)}
     stored["class_names"] = np.array(truth.class_names)
     stored["pixel_size_angstrom"], stored["snr"] = np.array(truth.pixel_size_angstrom), np.array(truth.snr)
     with write_atomically(folder / "truth.npz") as temporary, open(temporary, "wb") as file:
@@ -152,12 +181,25 @@ def read_truth(folder: Path) -> Truth:
         with np.load(path, allow_pickle=False) as stored:
             names = tuple(str(name) for name in stored["class_names"])
             symmetry = tuple(stored[f"symmetry_{k}"] for k in range(len(names)))
+            # Sets that were simulated before these were recorded have none.
+            pseudo = tuple(
+                stored[f"pseudo_symmetry_{k}"] if f"pseudo_symmetry_{k}" in stored else symmetry[k]
+                for k in range(len(names))
+            )
             arrays = {name: stored[name] for name in _ARRAYS}
             pixel_size, snr = float(stored["pixel_size_angstrom"]), float(stored["snr"])
     except (OSError, KeyError, ValueError, EOFError) as error:
         raise UnreadableFile(f"{path} cannot be read as a truth ({error}); simulate the set again.") from error
     maps = np.stack([read_map(folder / f"truth_class_{k}.mrc")[0] for k in range(len(names))])
-    return Truth(**arrays, class_names=names, maps=maps, symmetry=symmetry, pixel_size_angstrom=pixel_size, snr=snr)
+    return Truth(
+        **arrays,
+        class_names=names,
+        maps=maps,
+        symmetry=symmetry,
+        pseudo_symmetry=pseudo,
+        pixel_size_angstrom=pixel_size,
+        snr=snr,
+    )
 
 
 def _write_metadata(folder: Path, particles: SimulatedParticles) -> None:

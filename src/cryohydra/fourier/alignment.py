@@ -1,14 +1,19 @@
-"""Laying one map on another: rotation, shift and hand."""
+"""Laying one map on another: rotation, shift and hand.
 
+From coarse to fine. All rotations, shifts and both hands are compared at five Fourier pixels as one matrix
+product; the best of them climb in a band that widens (Levenberg-Marquardt on all of them at once); the
+last climb counts each shell by how well it agrees.
+"""
+
+import functools
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy.optimize import minimize
 
 from cryohydra._typing import Complex, Float, Int, Tensor
-from cryohydra.fourier.fsc import fourier_shell_correlation
 from cryohydra.fourier.gridding import FourierSampler
 from cryohydra.geometry.rotations import geodesic_angle, rotation_vector_to_matrix
 from cryohydra.geometry.so3_grid import all_rotations
@@ -16,10 +21,18 @@ from cryohydra.geometry.so3_grid import all_rotations
 _COARSE_LEVEL = 2
 _COARSE_RADIUS = 5
 _LOCAL_RADIUS = 10
-_WIDE_RADIUS = 16
 _FINE_RADIUS = 24
-_KEPT = 24
-_FINE_POINTS = 6_000
+_FULL_RADIUS = 8
+"""Up to here all points are compared, beyond it a sample."""
+_FINE_POINTS = 5_000
+_NUM_TRIED = 16
+"""Optima of the coarse grid, of each hand, that climb."""
+_NUM_FOLLOWED = 8
+"""Of those, the ones that climb on in a wider band."""
+_NUM_FINISHED = 2
+"""Of those, the ones that climb on with weighted shells."""
+_LEAST_AGREEMENT = 0.02
+"""Correlation with which a shell counts at least."""
 
 
 @dataclass(frozen=True)
@@ -39,60 +52,90 @@ class Alignment:
     """Of the aligned map with the reference, means taken off, in [-1, 1]."""
 
 
+class AlignableMap:
+    """A map and what aligning it needs, computed when first asked: worth keeping where it meets several others."""
+
+    def __init__(self, volume: Float[Tensor, "d d d"]):
+        self.volume = volume.float()
+        self.box_size = volume.shape[-1]
+
+    @functools.cached_property
+    def sampler(self) -> FourierSampler:
+        """Its transform, exactly."""
+        return FourierSampler(self.volume)
+
+    @functools.cached_property
+    def lattice(self) -> "_PaddedTransform":
+        """Its transform and the gradient of it, quickly."""
+        return _PaddedTransform(self.volume, min(_FINE_RADIUS, self.largest_radius))
+
+    @functools.cached_property
+    def _fourier(self) -> Complex[Tensor, "d d d"]:
+        fourier: Tensor = torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(self.volume)))
+        return fourier
+
+    @functools.cached_property
+    def coarse_turns(self) -> Float[Tensor, "2 r p"]:
+        """Its coarse band at the rotations of `_turns_in_cell`: real and imaginary parts.
+
+        Shells of equal power, rows of unit length.
+        """
+        points = _half_ball(min(_COARSE_RADIUS, self.largest_radius))
+        values = self.lattice.at(points / self.box_size @ _turns_in_cell())
+        scaled = values / _shell_amplitude(self.at_pixels(points), _shell(points))
+        unit = scaled / scaled.abs().square().sum(-1, keepdim=True).clamp(min=1e-30).sqrt()
+        return torch.stack([unit.real, unit.imag])
+
+    @property
+    def largest_radius(self) -> int:
+        """Below Nyquist, whose points have no partner."""
+        return self.box_size // 2 - 1
+
+    def at_pixels(self, points: Int[Tensor, "p 3"]) -> Complex[Tensor, "p"]:
+        """Values at whole Fourier pixels (x, y, z)."""
+        x, y, z = (points + self.box_size // 2).unbind(-1)
+        return self._fourier[z, y, x]
+
+
 def align_map(
-    moving: Float[Tensor, "d d d"],
-    reference: Float[Tensor, "d d d"],
+    moving: AlignableMap | Float[Tensor, "d d d"],
+    reference: AlignableMap | Float[Tensor, "d d d"],
     max_shift_px: float | None = None,
     keeps_hand: bool = False,
 ) -> Alignment:
     """Find what lays `moving` on `reference`, over all rotations, shifts in a ball, and both hands.
 
-    Coarse to fine: all rotations of a 15 degree grid at five Fourier pixels, the best of each hand followed
-    to smaller steps, then a gradient search in which each shell counts by how well it agrees.
-
     Args:
         max_shift_px: None for a sixth of the box.
         keeps_hand: Leave the mirror image out of the search.
     """
-    assert moving.shape == reference.shape
-    box_size = reference.shape[-1]
-    furthest = box_size / 6 if max_shift_px is None else max_shift_px
-    sampler, target = FourierSampler(moving.float()), FourierSampler(reference.float())
-    largest = box_size // 2 - 1
-    lattice = _PaddedTransform(moving.float(), min(_FINE_RADIUS, largest))
-    coarse = _Comparison.between(lattice, target, min(_COARSE_RADIUS, largest))
-    local = _Comparison.between(lattice, target, min(_LOCAL_RADIUS, largest))
-    wide = _Comparison.between(lattice, target, min(_WIDE_RADIUS, largest))
-    hands = (False,) if keeps_hand else (False, True)
-    found = []
-    for is_mirrored, (rotations, shifts) in zip(hands, _search(coarse, furthest, hands), strict=True):
-        rotation, shift = _best_of(local, wide, *_descend(local, rotations, shifts, is_mirrored), is_mirrored)
-        found.append(_polish(sampler, lattice, reference, target, Alignment(rotation, shift, is_mirrored, 0.0)))
-    # Once more from the better hand: the shells now count by what they hold after the first time.
-    best = max(found, key=lambda pair: pair[0])
-    return max(best, _polish(sampler, lattice, reference, target, best[1]), key=lambda pair: pair[0])[1]
+    moving = moving if isinstance(moving, AlignableMap) else AlignableMap(moving)
+    reference = reference if isinstance(reference, AlignableMap) else AlignableMap(reference)
+    assert moving.box_size == reference.box_size
+    largest = reference.largest_radius
+    furthest = reference.box_size / 6 if max_shift_px is None else max_shift_px
+    is_mirrored = torch.tensor([False] if keeps_hand else [False, True])
+    found = _search(moving, reference, furthest, is_mirrored)
+    coarse, local, fine = (
+        _Comparison(moving, reference, min(radius, largest)) for radius in (_COARSE_RADIUS, _LOCAL_RADIUS, _FINE_RADIUS)
+    )
+    # A nearly symmetric map has several optima that only high frequencies tell apart.
+    found = coarse.climb(found, num_steps=5).best_of_each_hand(_NUM_FOLLOWED)
+    found = local.climb(found, num_steps=5)
+    found = fine.scored(found).best_of_each_hand(_NUM_FINISHED)
+    for num_steps in (6, 4):
+        # Once more: the shells then count by what they hold after the first time.
+        found = fine.weighted_for(found).climb(found, num_steps)
+    best = found.at(int(fine.mean_shell_correlation(found).argmax()))
+    rough = Alignment(best.rotation[0], best.shift_px[0], bool(best.is_mirrored[0]), 0.0)
+    correlation = _correlation(_transform(moving.sampler, rough), reference.volume)
+    return Alignment(rough.rotation, rough.shift_px, rough.is_mirrored, correlation)
 
 
-def _polish(
-    sampler: FourierSampler,
-    lattice: "_PaddedTransform",
-    reference: Float[Tensor, "d d d"],
-    target: FourierSampler,
-    rough: Alignment,
-) -> tuple[float, Alignment]:
-    """Follow the gradient in the wide band; also returns the mean shell correlation reached."""
-    agreement = fourier_shell_correlation(_transform(sampler, rough), reference)
-    fine = _Comparison.between(lattice, target, min(_FINE_RADIUS, sampler.box_size // 2 - 1), agreement)
-    rotation, shift = _climb(fine, rough.rotation, rough.shift_px, rough.is_mirrored)
-    aligned = _transform(sampler, Alignment(rotation, shift, rough.is_mirrored, 0.0))
-    correlation = _correlation(aligned, reference)
-    agreement = fourier_shell_correlation(aligned, reference)
-    return float(agreement[1:].mean()), Alignment(rotation, shift, rough.is_mirrored, correlation)
-
-
-def apply_alignment(moving: Float[Tensor, "d d d"], alignment: Alignment) -> Float[Tensor, "d d d"]:
+def apply_alignment(moving: AlignableMap | Float[Tensor, "d d d"], alignment: Alignment) -> Float[Tensor, "d d d"]:
     """Move a map onto its reference; frequencies at and beyond Nyquist are left empty."""
-    return _transform(FourierSampler(moving.float()), alignment)
+    held = moving if isinstance(moving, AlignableMap) else AlignableMap(moving)
+    return _transform(held.sampler, alignment)
 
 
 def _transform(sampler: FourierSampler, alignment: Alignment) -> Float[Tensor, "d d d"]:
@@ -116,7 +159,8 @@ def _correlation(a: Float[Tensor, "d d d"], b: Float[Tensor, "d d d"]) -> float:
 
 
 class _PaddedTransform:
-    """A volume's Fourier transform around zero, linearly interpolated: coarser than a `FourierSampler`, and faster.
+    """A volume's Fourier transform around zero and its gradient, linearly interpolated: rougher and faster than
+    a `FourierSampler`.
 
     Padded to twice the box, and corrected for what the interpolation does to the density.
     """
@@ -124,29 +168,86 @@ class _PaddedTransform:
     def __init__(self, volume: Float[Tensor, "d d d"], radius: int):
         box_size = volume.shape[-1]
         self.padded_size = 2 * box_size
-        triangle = torch.sinc((torch.arange(box_size) - box_size // 2) / self.padded_size).square()
+        axis = torch.arange(box_size) - box_size // 2
+        triangle = torch.sinc(axis / self.padded_size).square()
         corrected = volume / (triangle[:, None, None] * triangle[:, None] * triangle)
-        padded = torch.nn.functional.pad(corrected, (box_size // 2,) * 6)
-        fourier = torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(padded)))
-        reach = min(2 * radius + 1, box_size - 1)
-        inner = slice(box_size - reach, box_size + reach + 1)
+        reach = min(2 * radius + 2, box_size - 1)
         self.side = 2 * reach + 1
-        self._rows = torch.view_as_real(fourier[inner, inner, inner].contiguous()).reshape(-1, 2)
+        # Only what is kept is computed: one matrix per axis instead of a transform of the padded box.
+        kept = torch.arange(-reach, reach + 1) / self.padded_size
+        phase = -2 * math.pi * kept[:, None] * axis
+        wave = torch.polar(torch.ones_like(phase), phase)
+        along = torch.stack([wave, -2j * math.pi * axis * wave])
+        rows = torch.einsum("zyx,dfx->dzyf", corrected.to(wave.dtype), along)
+        value_y, by_x = torch.einsum("dzyf,gy->dzgf", rows, wave)
+        by_y = torch.einsum("zyf,gy->zgf", rows[0], along[1])
+        value, by_x, by_y = torch.einsum("dzgf,hz->dhgf", torch.stack([value_y, by_x, by_y]), wave)
+        by_z = torch.einsum("zgf,hz->hgf", value_y, along[1])
+        self._rows = torch.view_as_real(torch.stack([value, by_x, by_y, by_z], dim=-1)).reshape(-1, 8).contiguous()
+        self._values = self._rows[:, :2].contiguous()
 
     def at(self, frequencies: Float[Tensor, "*batch 3"]) -> Complex[Tensor, "*batch"]:
-        """Values at cycles per pixel, (x, y, z); differentiable in them."""
+        """Values at cycles per pixel, (x, y, z)."""
+        found = self._interpolate(self._values, frequencies)
+        return torch.view_as_complex(found).reshape(frequencies.shape[:-1])
+
+    def with_gradient(
+        self, frequencies: Float[Tensor, "*batch 3"]
+    ) -> tuple[Complex[Tensor, "*batch"], Complex[Tensor, "*batch 3"]]:
+        """Values, and their derivatives by the frequencies."""
+        found = torch.view_as_complex(self._interpolate(self._rows, frequencies).unflatten(-1, (4, 2)))
+        found = found.reshape(*frequencies.shape[:-1], 4)
+        return found[..., 0], found[..., 1:]
+
+    def _interpolate(self, rows: Float[Tensor, "n c"], frequencies: Float[Tensor, "*batch 3"]) -> Float[Tensor, "m c"]:
         cell = frequencies.reshape(-1, 3) * self.padded_size + self.side // 2
-        first = cell.detach().floor().clamp(0, self.side - 2)
-        rest, index = cell - first, first.int()
-        pair = torch.arange(2, dtype=torch.int32)
-        x, y, z = (index[:, axis, None] + pair for axis in range(3))
-        neighbours = (z[:, :, None, None] * self.side + y[:, None, :, None]) * self.side + x[:, None, None, :]
-        along_x, along_y, along_z = torch.stack([1 - rest, rest], dim=-1).unbind(-2)
-        weights = along_z[:, :, None, None] * along_y[:, None, :, None] * along_x[:, None, None, :]
-        summed = torch.nn.functional.embedding_bag(
-            neighbours.flatten(1), self._rows, mode="sum", per_sample_weights=weights.flatten(1)
-        )
-        return torch.view_as_complex(summed).reshape(frequencies.shape[:-1])
+        first = cell.floor().clamp_(0, self.side - 2)
+        x, y, z = (cell - first).unbind(-1)
+        index = first.int()
+        corner = (index[:, 2] * self.side + index[:, 1]) * self.side + index[:, 0]
+        steps = [dz * self.side**2 + dy * self.side + dx for dz, dy, dx in itertools.product((0, 1), repeat=3)]
+        neighbours = corner[:, None] + torch.tensor(steps, dtype=torch.int32)
+        pairs_x = torch.stack([1 - x, x], dim=-1)
+        pairs_yz = torch.stack([(1 - z) * (1 - y), (1 - z) * y, z * (1 - y), z * y], dim=-1)
+        weights = (pairs_yz[:, :, None] * pairs_x[:, None, :]).flatten(1)
+        summed: Tensor = torch.nn.functional.embedding_bag(neighbours, rows, mode="sum", per_sample_weights=weights)
+        return summed
+
+
+@dataclass(frozen=True)
+class _Placements:
+    """Ways to lay a map, and how well each agrees."""
+
+    rotation: Float[Tensor, "c 3 3"]
+    shift_px: Float[Tensor, "c 3"]
+    is_mirrored: Tensor
+    score: Float[Tensor, "c"]
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["_Placements"]) -> "_Placements":
+        """All of several."""
+        columns = zip(*((p.rotation, p.shift_px, p.is_mirrored, p.score) for p in parts), strict=True)
+        return cls(*(torch.cat(column) for column in columns))
+
+    def at(self, index: int | Int[Tensor, "_"]) -> "_Placements":
+        rows = torch.as_tensor(index).reshape(-1)
+        return _Placements(self.rotation[rows], self.shift_px[rows], self.is_mirrored[rows], self.score[rows])
+
+    def best_of_each_hand(self, count: int, least_angle: float = math.radians(5)) -> "_Placements":
+        """The best, none within an angle of a better one of its hand."""
+        kept: list[int] = []
+        left = {False: count, True: count}
+        for c in self.score.argsort(descending=True).tolist():
+            hand = bool(self.is_mirrored[c])
+            others = [k for k in kept if bool(self.is_mirrored[k]) == hand]
+            if left[hand] == 0:
+                continue
+            better = self.rotation[others]
+            if others and float(geodesic_angle(better, self.rotation[c].expand_as(better)).min()) < least_angle:
+                continue
+            kept.append(c)
+            left[hand] -= 1
+        return self.at(torch.tensor(kept))
 
 
 class _Comparison:
@@ -157,69 +258,118 @@ class _Comparison:
 
     def __init__(
         self,
-        moving: _PaddedTransform,
-        frequencies: Float[Tensor, "p 3"],
-        reference: Complex[Tensor, "p"],
-        moving_scale: Float[Tensor, "p"],
-    ):
-        self.frequencies = frequencies
-        self._moving = moving
-        self._reference = reference
-        self._moving_scale = moving_scale
-
-    @classmethod
-    def between(
-        cls,
-        moving: _PaddedTransform,
-        reference: FourierSampler,
+        moving: AlignableMap,
+        reference: AlignableMap,
         radius: int,
         agreement: Float[Tensor, "shells"] | None = None,
-    ) -> "_Comparison":
-        """Compare within `radius` Fourier pixels; shells weighted by their number of points if nothing is known.
+    ):
+        """Compare within `radius` Fourier pixels.
 
         Args:
-            agreement: Correlation per shell, from an earlier comparison.
+            agreement: Correlation per shell, from an earlier comparison; None to count all points alike.
         """
-        points = _half_ball(radius)
-        if len(points) > _FINE_POINTS:
-            chosen = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:_FINE_POINTS]
-            points = points[chosen]
-        shell = points.float().norm(dim=-1).round().long()
-        frequencies = points / reference.box_size
-        target, own = reference.at(frequencies), moving.at(frequencies)
-        weight = torch.ones(radius + 1) if agreement is None else agreement[: radius + 1].clamp(min=0.02)
-        scaled_target = target * weight[shell] / _shell_amplitude(target, shell)
-        unit_target = scaled_target / scaled_target.abs().square().sum().clamp(min=1e-30).sqrt()
-        return cls(moving, frequencies, unit_target, 1 / _shell_amplitude(own, shell))
+        self._maps = moving, reference
+        self.radius = radius
+        points = _points_of_band(radius)
+        self.shell = _shell(points)
+        self.frequencies = points / reference.box_size
+        weight = torch.ones(radius + 1) if agreement is None else agreement.clamp(min=_LEAST_AGREEMENT)
+        target, own = reference.at_pixels(points), moving.at_pixels(points)
+        root = weight.sqrt()[self.shell]
+        scaled = target * root / _shell_amplitude(target, self.shell)
+        self._reference = scaled / scaled.abs().square().sum().clamp(min=1e-30).sqrt()
+        self._scale = root / _shell_amplitude(own, self.shell)
 
-    def scores(
-        self, rotation: Float[Tensor, "q 3 3"], shift_px: Float[Tensor, "s 3"], hands: tuple[bool, ...]
-    ) -> Float[Tensor, "hands q s"]:
-        """Correlation for each rotation with each shift; True in `hands` stands for the mirror image."""
-        phase = -2 * math.pi * (self.frequencies @ shift_px.T)
-        values = self._rotated(rotation)
-        found = []
-        for is_mirrored in hands:
-            product = (values.conj() if is_mirrored else values) * self._reference.conj()
-            found.append(product.real @ phase.cos() - product.imag @ phase.sin())
-        return torch.stack(found)
+    def weighted_for(self, found: _Placements) -> "_Comparison":
+        """The same with its shells weighted by how they agree in the best of some placements."""
+        best = found.at(int(self.mean_shell_correlation(found).argmax()))
+        return _Comparison(*self._maps, self.radius, self._shell_correlation(self._placed(best)[0])[0])
 
-    def score(
-        self, rotation: Float[Tensor, "3 3"], shift_px: Float[Tensor, "3"], is_mirrored: bool
-    ) -> Float[Tensor, ""]:
-        """Correlation for one rotation and shift, differentiable in both."""
-        phase = -2 * math.pi * (self.frequencies @ shift_px)
-        values = self._rotated(rotation[None])[0]
-        product = (values.conj() if is_mirrored else values) * self._reference.conj()
-        return (product.real * phase.cos() - product.imag * phase.sin()).sum()
+    def scored(self, found: _Placements) -> _Placements:
+        """The same placements, their scores those of this comparison."""
+        score = (self._placed(found)[0] * self._reference.conj()).real.sum(-1)
+        return _Placements(found.rotation, found.shift_px, found.is_mirrored, score)
 
-    def _rotated(self, rotation: Float[Tensor, "q 3 3"]) -> Complex[Tensor, "q p"]:
-        """The moving map at every compared frequency, normalised."""
-        values = self._moving.at(self.frequencies @ rotation) * self._moving_scale
-        power = values.abs().square().sum(-1, keepdim=True).clamp(min=1e-30).sqrt()
-        return values / power
+    def mean_shell_correlation(self, found: _Placements) -> Float[Tensor, "c"]:
+        """Mean over all shells but the first, whatever their weights."""
+        return self._shell_correlation(self._placed(found)[0])[:, 1:].mean(-1)
+
+    def _shell_correlation(self, values: Complex[Tensor, "c p"]) -> Float[Tensor, "c shells"]:
+        sums = torch.zeros(len(values), self.radius + 1)
+        cross = sums.index_add(1, self.shell, (values * self._reference.conj()).real)
+        own = sums.index_add(1, self.shell, values.abs().square())
+        other = sums.index_add(1, self.shell, self._reference.abs().square().expand(len(values), -1))
+        return cross / (own * other).clamp(min=1e-30).sqrt()
+
+    def climb(self, found: _Placements, num_steps: int) -> _Placements:
+        """Follow each placement towards its optimum by Levenberg-Marquardt steps, only ever upwards."""
+        damping, stride = torch.full_like(found.score, 1e-3), torch.ones_like(found.score)
+        found, normal, gradient = self._expanded(found)
+        for _ in range(num_steps):
+            diagonal = torch.diag_embed(normal.diagonal(dim1=-2, dim2=-1)) * damping[:, None, None]
+            floor = 1e-9 * torch.eye(6)
+            step = torch.linalg.solve(normal + diagonal + floor, gradient)
+            trial, trial_normal, trial_gradient = self._expanded(self._moved(found, step * stride[:, None]))
+            better = trial.score > found.score
+            found = _Placements(
+                torch.where(better[:, None, None], trial.rotation, found.rotation),
+                torch.where(better[:, None], trial.shift_px, found.shift_px),
+                found.is_mirrored,
+                torch.where(better, trial.score, found.score),
+            )
+            normal = torch.where(better[:, None, None], trial_normal, normal)
+            gradient = torch.where(better[:, None], trial_gradient, gradient)
+            # Success lengthens the next step: along the axis of a ring the way up is long and even.
+            damping = torch.where(better, damping / 4, torch.where(stride > 1, damping, damping.clamp(min=0.05) * 8))
+            stride = torch.where(better, (1.7 * stride).clamp(max=8), 1.0)
+        return found
+
+    def _moved(self, found: _Placements, step: Float[Tensor, "c 6"]) -> _Placements:
+        # Half a radian is further than linearisation reaches; a wavelength too.
+        turn = step[:, :3] * (0.5 / step[:, :3].norm(dim=-1, keepdim=True).clamp(min=0.5))
+        shift = step[:, 3:] * (0.5 / step[:, 3:].norm(dim=-1, keepdim=True).clamp(min=0.5)) * self._wavelength_px
+        rotation = found.rotation @ rotation_vector_to_matrix(turn)
+        return _Placements(rotation, found.shift_px + shift, found.is_mirrored, found.score)
+
+    @property
+    def _wavelength_px(self) -> float:
+        return float(1 / self.frequencies.norm(dim=-1).max())
+
+    def _expanded(self, found: _Placements) -> tuple[_Placements, Float[Tensor, "c 6 6"], Float[Tensor, "c 6"]]:
+        """Scores, normal matrices and gradients in radians and wavelengths."""
+        values, turned, gradient, length = self._placed(found)
+        by_turn = torch.linalg.cross(gradient, turned.to(gradient.dtype))
+        by_shift = (-2j * math.pi * self._wavelength_px) * self.frequencies * values[..., None]
+        by_step = torch.cat([by_turn * (self._scale / length)[..., None], by_shift], dim=-1)
+        jacobian = torch.view_as_real(by_step.transpose(1, 2).contiguous()).flatten(2)  # c 6 2p
+        unit = torch.view_as_real(values).flatten(1)
+        target = torch.view_as_real(self._reference).flatten()
+        score = unit @ target
+        # The length of the turned map is no part of what is compared.
+        jacobian = jacobian - (jacobian @ unit[:, :, None]) * unit[:, None]
+        # A shell bends the score by as much of it as agrees.
+        agreement = self._shell_correlation(values).clamp(min=_LEAST_AGREEMENT)[:, self.shell].repeat_interleave(2, 1)
+        normal = (jacobian * agreement[:, None]) @ jacobian.transpose(1, 2)
+        scored = _Placements(found.rotation, found.shift_px, found.is_mirrored, score)
+        return scored, normal, jacobian @ target
+
+    def _placed(
+        self, found: _Placements
+    ) -> tuple[Complex[Tensor, "c p"], Float[Tensor, "c p 3"], Complex[Tensor, "c p 3"], Float[Tensor, "c 1"]]:
+        """Unit predictions; the turned frequencies, the phased gradients there, and the predictions' lengths."""
+        turned = self.frequencies @ found.rotation
+        values, gradient = self._maps[0].lattice.with_gradient(turned)
+        hand = found.is_mirrored[:, None]
+        values = torch.where(hand, values.conj(), values)
+        gradient = torch.where(hand[..., None], gradient.conj(), gradient)
+        phase = -2 * math.pi * (found.shift_px @ self.frequencies.T)
+        wave = torch.polar(torch.ones_like(phase), phase)
+        scaled = values * wave * self._scale
+        length = scaled.abs().square().sum(-1, keepdim=True).clamp(min=1e-30).sqrt()
+        return scaled / length, turned, gradient * wave[..., None], length
 
 
+@functools.cache
 def _half_ball(radius: int) -> Int[Tensor, "p 3"]:
     """Fourier pixels (x, y, z) in a ball without its centre, one of each pair of opposite points."""
     axis = torch.arange(-radius, radius + 1)
@@ -229,90 +379,89 @@ def _half_ball(radius: int) -> Int[Tensor, "p 3"]:
     return points[(side > 0) & (points.square().sum(-1) <= radius**2)]
 
 
+@functools.cache
+def _points_of_band(radius: int) -> Int[Tensor, "p 3"]:
+    """All points of a narrow band; of a wide one all inner points and a sample of the outer ones."""
+    points = _half_ball(radius)
+    if len(points) <= _FINE_POINTS:
+        return points
+    is_inner = points.square().sum(-1) <= _FULL_RADIUS**2
+    outer = points[~is_inner]
+    order = torch.randperm(len(outer), generator=torch.Generator().manual_seed(0))
+    return torch.cat([points[is_inner], outer[order[: _FINE_POINTS - int(is_inner.sum())]]])
+
+
+def _shell(points: Int[Tensor, "p 3"]) -> Int[Tensor, "p"]:
+    return points.float().norm(dim=-1).round().long()
+
+
 def _shell_amplitude(values: Complex[Tensor, "p"], shell: Int[Tensor, "p"]) -> Float[Tensor, "p"]:
-    """Root mean square amplitude of each point's shell."""
+    """Root mean square amplitude of each point's shell.
+
+    No less than a thousandth of the strongest: a shell that was filtered away stays weak, what interpolation
+    leaves in it must not be raised to the power of the others.
+    """
     count = torch.bincount(shell).clamp(min=1)
-    power = torch.bincount(shell, weights=values.abs().square().double()) / count
-    return power.clamp(min=1e-30).sqrt().float()[shell]
+    amplitude = (torch.bincount(shell, weights=values.abs().square().double()) / count).sqrt()
+    return amplitude.clamp(min=max(1e-3 * float(amplitude.max()), 1e-15)).float()[shell]
 
 
-def _search(
-    comparison: _Comparison, furthest_px: float, hands: tuple[bool, ...]
-) -> list[tuple[Float[Tensor, "best 3 3"], Float[Tensor, "best 3"]]]:
-    """For each hand the best rotations of a grid over all of SO(3), each with its best shift."""
-    # A quarter of the shortest wavelength compared.
-    step = float(1 / (4 * comparison.frequencies.norm(dim=-1).max()))
+@functools.cache
+def _cube_rotations() -> Float[Tensor, "24 3 3"]:
+    """The rotations of a cube: they only reorder whole Fourier pixels."""
+    signed = [
+        torch.diag(torch.tensor(signs)) @ torch.eye(3)[list(order)]
+        for order in itertools.permutations(range(3))
+        for signs in itertools.product((1.0, -1.0), repeat=3)
+    ]
+    return torch.stack([matrix for matrix in signed if torch.linalg.det(matrix) > 0])
+
+
+@functools.cache
+def _turns_in_cell() -> Float[Tensor, "r 3 3"]:
+    """Rotations of the coarse grid that are nearer to the identity than to another rotation of the cube.
+
+    Those of the cube times these are a grid over all rotations; the margin closes the seams between cells.
+    """
+    rotations = all_rotations(_COARSE_LEVEL)
+    angle = torch.stack([geodesic_angle(rotations, turn.expand_as(rotations)) for turn in _cube_rotations()])
+    is_near = geodesic_angle(rotations, torch.eye(3).expand_as(rotations)) < angle.amin(0) + math.radians(6)
+    return rotations[is_near]
+
+
+def _search(moving: AlignableMap, reference: AlignableMap, furthest_px: float, is_mirrored: Tensor) -> _Placements:
+    """Of each hand the best optima over all rotations and shifts in the coarse band.
+
+    With a rotation C of the cube, V(f C R) compared with W(f) is V(g R) compared with W(g C^-1): the
+    reference is reordered 24 times instead of turning the map 24 times as often.
+    """
+    radius = min(_COARSE_RADIUS, reference.largest_radius)
+    points = _half_ball(radius)
+    shifts = _shift_ball(furthest_px, reference.box_size / (4 * radius))
+    cube, turns = _cube_rotations(), _turns_in_cell()
+    reordered = (points.float() @ cube.mT).round().long()  # 24 p 3
+    phase = 2 * math.pi / reference.box_size * (reordered.float() @ shifts.T)  # 24 p s
+    values = reference.at_pixels(reordered.flatten(0, 1)).unflatten(0, reordered.shape[:2])
+    scaled = values / _shell_amplitude(values[0], _shell(points))
+    unit = scaled / scaled[0].abs().square().sum().clamp(min=1e-30).sqrt()
+    target = unit[..., None] * torch.polar(torch.ones_like(phase), phase)
+    turned_real, turned_imag = moving.coarse_turns
+    real, imag = (turned_real @ target.real).transpose(0, 1), (turned_imag @ target.imag).transpose(0, 1)  # r 24 s
+    rotation = (cube[None] @ turns[:, None]).flatten(0, 1)
+    parts = []
+    for hand in is_mirrored:
+        # The mirror image has conjugate values.
+        score, best_shift = ((real - imag) if hand else (real + imag)).max(-1)
+        score, best_shift = score.flatten(), best_shift.flatten()
+        order = score.argsort(descending=True)[: 12 * _NUM_TRIED]
+        every = _Placements(rotation[order], shifts[best_shift[order]], hand.expand(len(order)), score[order])
+        parts.append(every.best_of_each_hand(_NUM_TRIED, math.radians(14)))
+    return _Placements.concatenate(parts)
+
+
+def _shift_ball(furthest_px: float, step: float) -> Float[Tensor, "s 3"]:
+    """A cubic grid in a ball; the step is a quarter of the shortest wavelength compared."""
     steps = int(furthest_px / step)
     axis = torch.arange(-steps, steps + 1) * step
     shifts = torch.cartesian_prod(axis, axis, axis).reshape(-1, 3)
-    shifts = shifts[shifts.norm(dim=-1) <= max(furthest_px, 1e-6)]
-    rotations = all_rotations(_COARSE_LEVEL)
-    best = [comparison.scores(part, shifts, hands).max(-1) for part in rotations.split(512)]
-    score, position = torch.cat([b.values for b in best], dim=1), torch.cat([b.indices for b in best], dim=1)
-    order = score.argsort(dim=1, descending=True)[:, :_KEPT]
-    return [(rotations[order[i]], shifts[position[i, order[i]]]) for i in range(len(hands))]
-
-
-def _descend(
-    comparison: _Comparison, rotation: Float[Tensor, "q 3 3"], shift_px: Float[Tensor, "q 3"], is_mirrored: bool
-) -> tuple[Float[Tensor, "best 3 3"], Float[Tensor, "best 3"]]:
-    """Follow candidates through smaller and smaller steps and return the best few."""
-    cube = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0])] * 3)
-    wavelength_px = float(1 / comparison.frequencies.norm(dim=-1).max())
-    for degrees, fraction, num_kept in ((7.0, 0.2, 12), (3.5, 0.1, 6), (1.8, 0.05, 6)):
-        turn = rotation_vector_to_matrix(cube * math.radians(degrees))
-        moves = cube * fraction * wavelength_px
-        found = []
-        for start, place in zip(rotation, shift_px, strict=True):
-            turned = start @ turn
-            table = comparison.scores(turned, place + moves, (is_mirrored,))[0]
-            best = int(table.argmax())
-            found.append((float(table.max()), turned[best // len(moves)], place + moves[best % len(moves)]))
-        found.sort(key=lambda candidate: -candidate[0])
-        rotation = torch.stack([candidate[1] for candidate in found[:num_kept]])
-        shift_px = torch.stack([candidate[2] for candidate in found[:num_kept]])
-    return rotation, shift_px
-
-
-def _best_of(
-    local: _Comparison,
-    wide: _Comparison,
-    rotation: Float[Tensor, "q 3 3"],
-    shift_px: Float[Tensor, "q 3"],
-    is_mirrored: bool,
-) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3"]]:
-    """Of several candidates, followed to their optima, the best in a wider band.
-
-    A nearly symmetric map has several optima that only high frequencies tell apart.
-    """
-    found: list[tuple[float, Tensor, Tensor]] = []
-    for start, place in zip(rotation, shift_px, strict=True):
-        if any(float(geodesic_angle(start, other[1])) < math.radians(4) for other in found):
-            continue
-        turned, shifted = _climb(local, start, place, is_mirrored)
-        found.append((float(wide.score(turned, shifted, is_mirrored)), turned, shifted))
-    _, best_rotation, best_shift = max(found, key=lambda candidate: candidate[0])
-    return best_rotation, best_shift
-
-
-def _climb(
-    comparison: _Comparison, rotation: Float[Tensor, "3 3"], shift_px: Float[Tensor, "3"], is_mirrored: bool
-) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3"]]:
-    """Go to the nearest optimum along the gradient."""
-    wavelength_px = float(1 / comparison.frequencies.norm(dim=-1).max())
-
-    def placed(step: Tensor) -> tuple[Tensor, Tensor]:
-        # Radians and wavelengths: numbers of one size.
-        return rotation @ rotation_vector_to_matrix(step[:3]), shift_px + step[3:] * wavelength_px
-
-    def loss(step: np.ndarray) -> tuple[float, np.ndarray]:
-        variable = torch.tensor(step, dtype=torch.float32, requires_grad=True)
-        turned, shifted = placed(variable)
-        value = -comparison.score(turned, shifted, is_mirrored)
-        (gradient,) = torch.autograd.grad(value, variable)
-        return float(value.detach()), gradient.double().numpy()
-
-    found = minimize(loss, np.zeros(6), jac=True, method="L-BFGS-B", options={"maxiter": 30, "ftol": 1e-9})
-    with torch.no_grad():
-        turned, shifted = placed(torch.tensor(found.x, dtype=torch.float32))
-    return turned, shifted
+    return shifts[shifts.norm(dim=-1) <= max(furthest_px, 1e-6)]

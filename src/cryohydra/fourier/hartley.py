@@ -41,8 +41,8 @@ def _hartley(array: Tensor, dims: tuple[int, ...]) -> Tensor:
 
 
 def shift_hartley(
-    hartley: Float[Tensor, "*batch p"], frequencies: Float[Tensor, "p 2"], shift_px: Float[Tensor, "*batch 2"]
-) -> Float[Tensor, "*batch p"]:
+    hartley: Float[Tensor, "*#batch p"], frequencies: Float[Tensor, "p 2"], shift_px: Float[Tensor, "*#batch 2"]
+) -> Float[Tensor, "*_ p"]:
     """Move images by `shift_px`: cos(2 pi f.t) H(f) + sin(2 pi f.t) H(-f).
 
     Args:

@@ -9,8 +9,8 @@ CONTRAST_STD = 0.3
 
 
 def log_likelihood_over_contrast(
-    score: Float[Tensor, "*batch"], power: Float[Tensor, "*batch"]
-) -> Float[Tensor, "*batch"]:
+    score: Float[Tensor, "*#batch"], power: Float[Tensor, "*#batch"]
+) -> Float[Tensor, "*#batch"]:
     """Log likelihood ratio to noise alone of a density in a pose, contrast integrated out.
 
     Integrates exp(a score - a^2 power / 2) over a normal prior of a, mean 1, spread `CONTRAST_STD`.
@@ -23,7 +23,7 @@ def log_likelihood_over_contrast(
     return 0.5 * ((score + precision).square() / (power + precision) - precision - (power / precision).log1p())
 
 
-def expected_contrast(score: Float[Tensor, "*batch"], power: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+def expected_contrast(score: Float[Tensor, "*#batch"], power: Float[Tensor, "*#batch"]) -> Float[Tensor, "*#batch"]:
     """Mean of the posterior of the contrast."""
     precision = CONTRAST_STD**-2
     return (score + precision) / (power + precision)

@@ -1,12 +1,13 @@
 """How likely an image is, given a prediction: the noise model, in one place."""
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cryohydra._typing import Float, Tensor
 from cryohydra.inference.evidence import log_likelihood_over_contrast
 
 
+@runtime_checkable
 class Likelihood(Protocol):
     """The probability of images if a prediction is right."""
 

@@ -42,7 +42,7 @@ class ClassSums:
         rotation: Float[Tensor, "b c t 3 3"],
         shift_px: Float[Tensor, "b c t 2"],
         contrast: Float[Tensor, "b c"],
-        least_weight: float = 1e-3,
+        least_weight: float = 1e-2,
     ) -> None:
         """Add images at candidate classes and poses; candidates of less than `least_weight` are passed over.
 

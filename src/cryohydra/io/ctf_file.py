@@ -31,16 +31,30 @@ def read_ctf_file(path: Path) -> Float[np.ndarray, "n 9"]:
             "pixel size, defocus U and V, defocus angle, voltage, Cs, amplitude contrast, phase shift. "
             "Is it a pose file, or from another program?"
         )
-    table = table.astype(np.float64)
+    return check_ctf_table(path, table.astype(np.float64))
+
+
+def check_ctf_table(path: Path, table: Float[np.ndarray, "n 9"]) -> Float[np.ndarray, "n 9"]:
+    """The table, if a CTF can be computed from it.
+
+    Args:
+        path: Where it came from.
+
+    Raises:
+        UnreadableFile: If numbers are not finite, or not positive where they must be.
+    """
     rows = np.flatnonzero(~np.isfinite(table).all(axis=1))
     if len(rows):
-        raise UnreadableFile(f"{path} has values that are not finite in {len(rows)} rows, the first {rows[0]}; fix it.")
+        raise UnreadableFile(
+            f"{path} has CTF values that are not finite in {len(rows)} rows, the first {rows[0]}; "
+            "wanted numbers. Correct them, or leave these images out."
+        )
     for column, name in _POSITIVE.items():
         rows = np.flatnonzero(table[:, column] <= 0)
         if len(rows):
             raise UnreadableFile(
                 f"{path} has a {name} of {table[rows[0], column]:g} in row {rows[0]}; wanted a positive number. "
-                "Check the order of the columns."
+                "Check the columns and their order."
             )
     return table
 

@@ -25,6 +25,8 @@ def read_pose_file(path: Path) -> tuple[Float[np.ndarray, "n 3 3"], Float[np.nda
     rotations = parts[0].astype(np.float64)
     if rotations.ndim != 3 or rotations.shape[1:] != (3, 3):
         raise UnreadableFile(f"{path} holds rotations of shape {parts[0].shape}; wanted (N, 3, 3). Is it a pose file?")
+    if not np.isfinite(rotations).all():
+        raise UnreadableFile(f"{path} has rotations that are not finite; wanted rotation matrices. Write it again.")
     off = np.abs(rotations @ rotations.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
     off = np.maximum(off, np.abs(np.linalg.det(rotations) - 1))
     rows = np.flatnonzero(~(off < 1e-3))

@@ -1,10 +1,9 @@
 """A trained mixture on disk: tensors and plain containers, loadable without running code."""
 
-import pickle
+import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import torch
 
@@ -49,10 +48,12 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
         UnreadableFile: If it is missing, truncated, or not a checkpoint of this program.
     """
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of pickles that torch did not write, refused below
+            content = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise UnreadableFile(f"There is no checkpoint {path}; name a weights.E.pkl of an earlier run.") from error
-    except (OSError, RuntimeError, EOFError, ValueError, BadZipFile, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged file can raise nearly anything
         raise UnreadableFile(
             f"{path} is not a readable checkpoint; it may be truncated, or hold more than tensors and plain "
             "values. Use a weights.E.pkl that this program wrote."

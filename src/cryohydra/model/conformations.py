@@ -1,7 +1,7 @@
 """Where conformations come from: a table of them, or a network that reads them off images."""
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from cryohydra.model.tables import Conformation, ConformationTable, RowAdam
 _CHUNK = 512
 
 
+@runtime_checkable
 class HasImages(Protocol):
     """What an encoder reads."""
 
@@ -111,3 +112,11 @@ class EncodedConformations(Conformations):
         """One step of Adam on the network."""
         self.optimiser.step()
         self.optimiser.zero_grad()
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The optimiser's memory, saved with the weights so that training goes on as if it had not stopped."""
+        return self.optimiser.state_dict()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take it over."""
+        self.optimiser.load_state_dict(state)

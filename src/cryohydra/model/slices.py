@@ -9,6 +9,9 @@ from cryohydra.fourier.lattice import Lattice, slice_frequencies
 from cryohydra.model.mixture import Mixture
 
 _POINTS_AT_ONCE = 2**18
+OVERSAMPLING = 3
+"""Of lattices of fields. A map is masked and twice is enough; a network leaves a little density everywhere, which
+wraps around on a lattice of 2: slices were off by 1.1 % there, by 0.7 % at 3."""
 
 
 class FieldSlices:

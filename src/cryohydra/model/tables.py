@@ -66,6 +66,10 @@ class Conformation:
     log_std: Float[Tensor, "b k z"] | None = None
     """Natural logarithm of the posterior's width; None for a point estimate."""
 
+    def detached(self) -> "Conformation":
+        """The same, receiving no gradient."""
+        return Conformation(self.mean.detach(), None if self.log_std is None else self.log_std.detach())
+
     def sample(self, generator: torch.Generator) -> Float[Tensor, "b k z"]:
         """A draw from the posterior, differentiable in its mean and width; the mean of a point estimate."""
         if self.log_std is None:

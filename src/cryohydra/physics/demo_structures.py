@@ -38,6 +38,13 @@ def entry_symmetry(entry: str) -> Float[Tensor, "g 3 3"]:
             return torch.from_numpy(stored["symmetry"])
 
 
+def entry_pseudo_symmetry(entry: str) -> Float[Tensor, "g 3 3"]:
+    """The same, with those that leave it nearly as it is: D8 of TRiC, whose eight subunits are much alike."""
+    with as_file(files("cryohydra") / "assets" / "demo_structures" / f"{entry}.npz") as path:
+        with np.load(path, allow_pickle=False) as stored:
+            return torch.from_numpy(stored["pseudo_symmetry"])
+
+
 def demo_class(
     name: str,
     box_size: int,
@@ -75,5 +82,12 @@ def demo_class(
         raise UnknownSetting(f"The package carries no structure '{name}'; it has {', '.join(DEMO_CLASSES)}.")
     entry, parts = rigid[name]
     made = class_of_atoms(name, [read_entry(entry, parts)], box_size, pixel_size_angstrom, resolution)
-    symmetry = entry_symmetry(entry)
-    return MixtureClass(name, made.maps, made.coordinate, share, symmetry if len(symmetry) > 1 else None)
+    symmetry, pseudo_symmetry = entry_symmetry(entry), entry_pseudo_symmetry(entry)
+    return MixtureClass(
+        name,
+        made.maps,
+        made.coordinate,
+        share,
+        symmetry if len(symmetry) > 1 else None,
+        pseudo_symmetry if len(pseudo_symmetry) > len(symmetry) else None,
+    )

@@ -25,6 +25,8 @@ class MixtureClass:
     """Of the particles, relative to those of the other classes."""
     symmetry: Float[Tensor, "g 3 3"] | None = None
     """Rotations that leave the map as it is, acting on columns; None if none but the identity is known."""
+    pseudo_symmetry: Float[Tensor, "h 3 3"] | None = None
+    """The larger group of rotations that leave it nearly as it is, so that low frequencies do not tell them apart."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.share) and self.share > 0):

@@ -8,7 +8,7 @@ from cryohydra._typing import Int, Tensor
 from cryohydra.fourier.lattice import Lattice
 from cryohydra.inference.pose_search.base import PoseSearch
 from cryohydra.inference.slices import GridSlicers, LatticeSlices, SliceSource
-from cryohydra.model.slices import FieldSlices, render_lattices
+from cryohydra.model.slices import OVERSAMPLING, FieldSlices, render_lattices
 from cryohydra.training.refinement import Refinement
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
@@ -66,5 +66,5 @@ class GradientSearch(Stage):
         conformation = torch.stack([state.mean_conformation(k) for k in range(state.num_classes)])
         if self.slices == "exact":
             return FieldSlices(state.mixture, conformation)
-        lattice = Lattice(state.images.box_size, self.radius)
+        lattice = Lattice(state.images.box_size, self.radius, OVERSAMPLING)
         return LatticeSlices(lattice, render_lattices(state.mixture, conformation, lattice), self._slicers)

@@ -17,6 +17,7 @@ def fit_fields(state: TrainingState, steps: int = 800) -> list[float]:
     assert state.maps is not None
     radius = max(state.maps.known_radius() + 2, 4)
     radius = min(radius, state.maps.lattice.radius)
+    state.field_radius = radius
     return [_fit(state, state.maps, k, radius, steps) for k in range(state.num_classes)]
 
 

@@ -108,7 +108,7 @@ class KnownPoses(Stage):
 
     def _end_pass(self, state: TrainingState) -> None:
         state.maps = self.sums.solve(self.mask)
-        evidence = self.evidence_sum / self.num_seen
+        evidence = self.evidence_sum / max(self.num_seen, 1)
         self.pass_count += 1
         if self.slices is not None:
             state.classes.update_weights()

@@ -8,7 +8,9 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from cryohydra.inference.evidence import effective_number
+from cryohydra.io.mrc import read_map
 from cryohydra.io.run_folder import RunFolder, Status, write_status
+from cryohydra.training.pictures import Pictures
 from cryohydra.training.state import TrainingState
 
 _SECONDS_BETWEEN_STATUS = 5.0
@@ -17,12 +19,13 @@ _SECONDS_BETWEEN_STATUS = 5.0
 class Monitor:
     """Writes what a person or a script may want to watch."""
 
-    def __init__(self, run: RunFolder, log_interval: int):
+    def __init__(self, run: RunFolder, log_interval: int, pictures: Pictures):
         self.run = run
+        self.pictures = pictures
         self.log_interval = log_interval
         self._board = SummaryWriter(str(run.summaries))
         self._since_log, self._loss, self._weight = 0, 0.0, 0
-        self._stage, self._total, self._begun, self._seen = "", 0, time.monotonic(), 0
+        self._stage, self._total, self._begun, self._seen, self._before = "", 0, time.monotonic(), 0, 0
         self._status_written = 0.0
         self.warnings: tuple[str, ...] = ()
 
@@ -36,7 +39,8 @@ class Monitor:
         self._seen += num_images
         self._since_log += num_images
         self._loss, self._weight = self._loss + loss * num_images, self._weight + num_images
-        if self._since_log >= self.log_interval:
+        # A small set has a point for every epoch at least.
+        if self._since_log >= min(self.log_interval, len(state)):
             self.log(state)
         if time.monotonic() - self._status_written > _SECONDS_BETWEEN_STATUS:
             self.status(state, "running")
@@ -60,15 +64,20 @@ class Monitor:
         self._since_log, self._loss, self._weight = 0, 0.0, 0
 
     def epoch_ended(self, state: TrainingState) -> None:
-        """Pictures of what is known, per class."""
+        """Pictures of what is known, per class; the epoch's maps have been written."""
         posterior = state.classes.log_posterior().exp()
         self._board.add_histogram("Entropy Histogram", torch.special.entr(posterior).sum(1), state.images_seen)
         for k in range(state.num_classes):
-            density = state.class_map(k)
-            middle = density[len(density) // 2]
+            # As just written: drawing a field anew takes minutes for a large box on a CPU.
+            density, _ = read_map(self.run.map_path(state.epoch, k))
+            middle = torch.from_numpy(density[len(density) // 2].copy())
             low, high = float(middle.min()), float(middle.max())
             picture = (middle - low) / max(high - low, 1e-12)
-            self._board.add_image(f"Central Slice/Class {k}", picture[None].cpu(), state.images_seen)
+            self._board.add_image(f"Central Slice/Class {k}", picture[None], state.images_seen)
+        for name, value in self.pictures.scalars(state):
+            self._board.add_scalar(name, value, state.images_seen)
+        for name, figure in self.pictures.figures(state):
+            self._board.add_figure(name, figure, state.images_seen)
         self._board.flush()
 
     def status(self, state: TrainingState, progress: Literal["running", "finished", "interrupted", "failed"]) -> None:

@@ -64,15 +64,21 @@ class EpochWriter:
             z_dim=state.mixture.z_dim,
             num_classes=state.num_classes,
             mixture_state=dict(state.mixture.state_dict()),
-            extra={"training": state.state_dict(), "stage": stage, "stage_state": stage_state, "scale": self.scale},
+            extra={
+                "training": state.state_dict(),
+                "stage": stage,
+                "stage_state": stage_state,
+                "scale": self.scale,
+                "radius": state.drawn_radius,
+            },
         )
         save_checkpoint(self.run.weights_path(epoch), checkpoint)
 
     def latents(self, state: TrainingState) -> Latents:
         """Pose, class and conformation of each particle, as they are after the last update."""
-        pose = state.best_pose()
         probability = self._probability(state)
         best = probability.argmax(1)
+        pose = state.poses_in(best)
         means = state.conformations.all_means(state.images)
         stds = state.conformations.all_stds(state.images)
         log_evidence = torch.logsumexp(state.classes.log_weight + state.classes.log_evidence, dim=1)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from cryohydra._typing import Float, Int, Tensor
+from cryohydra._typing import Bool, Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.fourier.lattice import slice_frequencies
@@ -70,7 +70,6 @@ class Refinement(Stage):
         self.num_seen = 0
         self.epoch_losses: list[float] = []
         self._sum, self._count = 0.0, 0
-        self._resumed: dict[str, Any] | None = None
 
     def begin(self, state: TrainingState) -> None:
         """Make the optimisers; the fields go on from where the stage before left them."""
@@ -90,27 +89,32 @@ class Refinement(Stage):
         conformation = state.conformations.of(index, state.images)
         z = conformation.sample(state.generator)
         learns_z = self.num_seen >= self.plan.pose_only_images and state.mixture.z_dim > 0
-        z = z if learns_z else z.detach()
+        if not learns_z:
+            conformation, z = conformation.detached(), z.detach()
         rotation_step = torch.zeros(*state.poses.rotation[rows].shape[:3], 3, device=state.device, requires_grad=True)
         shift_step = torch.zeros(*rotation_step.shape[:3], 2, device=state.device, requires_grad=True)
         scores = state.scores.rows(rows).detach().requires_grad_()
         evaluated = self._classes_that_matter(state, rows)
 
-        def loss_of(z: Tensor, rotation_step: Tensor, shift_step: Tensor) -> tuple[Tensor, Tensor]:
+        def loss_of(
+            conformation: Conformation, z: Tensor, rotation_step: Tensor, shift_step: Tensor
+        ) -> tuple[Tensor, Tensor]:
             pose = moved(state.poses.pose(rows), rotation_step, shift_step)
             log_likelihood, smoothness = self._log_likelihood(
                 state, rows, evaluated, pose, z, observed, ctf, noise, band
             )
             log_weight = self._log_weight(state, scores)
             loss = negative_log_evidence(log_weight, log_likelihood).mean()
-            loss = loss + self._regularisation(conformation, pose, smoothness)
+            probability = torch.softmax(log_weight + log_likelihood.detach(), dim=-1).detach()
+            loss = loss + self._regularisation(conformation, pose, smoothness, probability)
             return loss, log_likelihood.detach()
 
         if "lbfgs" in (self.plan.pose_optimizer, self.plan.conformation_optimizer):
             self._settle_rows(state, rows, conformation, loss_of, learns_z)
-            conformation = state.conformations.of(index, state.images)
-            z = conformation.sample(state.generator) if learns_z else conformation.mean.detach()
-        loss, log_likelihood = loss_of(z, rotation_step, shift_step)
+            if self.plan.conformation_optimizer == "lbfgs" and learns_z:
+                conformation = state.conformations.of(index, state.images)
+                z = conformation.sample(state.generator)
+        loss, log_likelihood = loss_of(conformation, z, rotation_step, shift_step)
         self.field_optimiser.zero_grad()
         loss.backward()
         self.field_optimiser.step()
@@ -180,14 +184,17 @@ class Refinement(Stage):
         noise: Float[Tensor, "b t p"],
         band: Band,
     ) -> tuple[Float[Tensor, "b k"], Float[Tensor, ""]]:
-        """Log likelihood over all poses of each class, where it is evaluated; elsewhere what it was.
+        """Log likelihood over all poses of each class, and the smoothness of the predictions.
 
-        The smoothness of the predictions comes with it.
+        A class that is not evaluated for a particle keeps its share.
         """
+        before = state.classes.log_evidence[rows]
+        is_evaluated = torch.zeros_like(before, dtype=torch.bool)
         columns = []
         smoothness = observed.new_zeros(())
         for k, some in enumerate(evaluated):
-            column = state.classes.log_evidence[rows, k]
+            column = before[:, k]
+            is_evaluated[some, k] = True
             if len(some):
                 predicted = self._predict(state, k, pose, z, ctf, band, some)
                 point = self.likelihood.log_likelihood(predicted, observed[some], noise[some])
@@ -195,7 +202,8 @@ class Refinement(Stage):
                 weight = band.frequencies.square().sum(-1)
                 smoothness = smoothness + (predicted.square() * weight).sum() / len(rows)
             columns.append(column)
-        return torch.stack(columns, dim=1), smoothness
+        now = torch.stack(columns, dim=1)
+        return _with_carried_shares(now, before, is_evaluated, state.classes.log_weight), smoothness
 
     def _predict(
         self,
@@ -219,12 +227,17 @@ class Refinement(Stage):
             return torch.log_softmax(scores, dim=-1)
         return state.classes.log_weight
 
-    def _regularisation(self, conformation: Conformation, pose: Pose, smoothness: Tensor) -> Tensor:
+    def _regularisation(
+        self, conformation: Conformation, pose: Pose, smoothness: Tensor, probability: Float[Tensor, "b k"]
+    ) -> Tensor:
+        """What is added to the loss; what each class has of it counts by the class's probability."""
         weights = self.plan.regularisers
         total = weights.smoothness_l2 * smoothness
         if conformation.log_std is not None:
-            total = total + weights.kl * kl_from_standard_normal(conformation.mean, conformation.log_std).mean()
-        return total + weights.shift_l1 * pose.shift_px.abs().sum(-1).mean()
+            divergence = kl_from_standard_normal(conformation.mean, conformation.log_std)
+            total = total + weights.kl * (probability * divergence).sum(1).mean()
+        length = pose.shift_px.abs().sum(-1).mean(1)
+        return total + weights.shift_l1 * (probability * length).sum(1).mean()
 
     def _move_poses(self, state: TrainingState, rows: Tensor, rotation_step: Tensor, shift_step: Tensor) -> None:
         turn = torch.zeros_like(rotation_step.detach())
@@ -241,7 +254,7 @@ class Refinement(Stage):
         state: TrainingState,
         rows: Tensor,
         conformation: Conformation,
-        loss_of: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+        loss_of: Callable[[Conformation, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
         learns_z: bool,
     ) -> None:
         """Bring the batch's poses or conformations to their optimum by L-BFGS, the fields as they are."""
@@ -259,13 +272,14 @@ class Refinement(Stage):
         for leaf in leaves:
             leaf.requires_grad_()
         optimiser = torch.optim.LBFGS(leaves, max_iter=5, line_search_fn="strong_wolfe")
+        width = conformation.detached().log_std
 
         def closure() -> float:
             optimiser.zero_grad()
             # Summed, not averaged: each particle's optimum is its own.
-            loss = loss_of(z, turn, shift)[0] * len(rows)
+            loss = loss_of(Conformation(z, width), z, turn, shift)[0] * len(rows)
             loss.backward()
-            return float(loss)
+            return float(loss.detach())
 
         optimiser.step(closure)
         if self.plan.pose_optimizer == "lbfgs":
@@ -312,6 +326,24 @@ class Refinement(Stage):
             state.classes.log_evidence[rows] = log_likelihood
         if self.plan.learns_weights == "posterior":
             state.classes.update_weights()
+
+
+def _with_carried_shares(
+    now: Float[Tensor, "b k"],
+    before: Float[Tensor, "b k"],
+    is_evaluated: Bool[Tensor, "b k"],
+    log_weight: Float[Tensor, "k"],
+) -> Float[Tensor, "b k"]:
+    """Evidence in which a class that was not evaluated moves as the others together do.
+
+    Steps may compare another band than the stage before them, where its evidence would mean nothing:
+    its share, small when it was passed over, still does.
+    """
+
+    def together(evidence: Tensor) -> Tensor:
+        return torch.where(is_evaluated, log_weight + evidence, -torch.inf).logsumexp(1, keepdim=True)
+
+    return torch.where(is_evaluated, now, before + (together(now.detach()) - together(before)))
 
 
 _PX_PER_RADIAN = 10.0

@@ -20,6 +20,11 @@ from cryohydra.training.handover import fit_fields
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
 
+_FINEST = 1.5
+"""The last grid's step is at most _FINEST / radius radians: gradients do the rest."""
+_GROWTH = 1.4
+"""A pass widens the band by this factor at most: poses sharpen step by step."""
+
 
 def plan_search(
     radius: int,
@@ -36,7 +41,7 @@ def plan_search(
     Args:
         num_refinements: Halvings of the first grid, at most; no more are made than the band can tell.
     """
-    finest = level_for_step(1 / radius)
+    finest = level_for_step(_FINEST / radius)
     last = max(base_level, min(base_level + num_refinements, finest))
     radii = [min(radius, int(RESOLVED / angular_step(level))) for level in range(base_level, last)]
     base_radius = radii[0] if radii else radius
@@ -94,7 +99,6 @@ class Searching(Stage):
             values, weight = enlarge(maps.values, self.lattice), enlarge(maps.weight, self.lattice)
             state.maps = ClassMaps(self.lattice, values, weight, correlation)
         self.mask = particle_mask(self.lattice, self.particle_radius, state.device)
-        self.band = state.band(self.last_radius)
         state.fields_are_fitted = False
         self._begin_pass(state)
 
@@ -105,6 +109,11 @@ class Searching(Stage):
         self.residual = torch.zeros(len(state.noise.variance), state.images.box_size // 2 + 1, device=state.device)
         self.num_residuals = torch.zeros(len(state.noise.variance), device=state.device)
         self.evidence_sum, self.num_seen = 0.0, 0
+        # Poses found in a band say something of the next wider one; beyond that there is only noise to sum.
+        self.summed = state.band(min(self.last_radius, self._widened() + 1))
+
+    def _widened(self) -> int:
+        return int(_GROWTH * self.radius) + 1
 
     def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
         """Search the poses of a batch and add it to the sums."""
@@ -117,13 +126,13 @@ class Searching(Stage):
             shift_centre_px=self.shift_centre_px,
             num_kept=self.num_kept,
         )
-        images = state.weighted(index, self.band)
-        found = self.search(plan).search(self.slices, images, self.band, state.classes.log_weight)
+        images = state.weighted(index, self.summed)
+        found = self.search(plan).search(self.slices, images, self.summed, state.classes.log_weight)
         posterior = found.posterior(state.classes.log_weight)
         rows = index.to(state.device)
         self.sums.add(
             images,
-            self.band,
+            self.summed,
             rows,
             posterior,
             found.class_index,
@@ -148,7 +157,8 @@ class Searching(Stage):
         evidence = self.evidence_sum / self.num_seen
         self.pass_count += 1
         # Two Fourier pixels beyond what is known: enough to grow, too little to fit noise.
-        wider = min(self.last_radius, max(self.radius, state.maps.known_radius() + 2))
+        known = min(state.maps.known_radius() + 2, self._widened())
+        wider = min(self.last_radius, max(self.radius, known))
         has_settled = wider == self.radius and evidence - self.evidence_before < 0.01 * abs(evidence)
         self.is_done = self.pass_count >= self.num_passes or has_settled
         # A wider band compares more: its evidence is no gain over the narrower one's.
@@ -182,17 +192,17 @@ class Searching(Stage):
         """Sum what the best candidates leave of the images' power."""
         best = found.log_mass.argmax(1)
         rows = torch.arange(len(best), device=best.device)
-        slices = self.slices.of_candidates(self.band, found.class_index[rows, best], found.rotation[rows, best])
+        slices = self.slices.of_candidates(self.summed, found.class_index[rows, best], found.rotation[rows, best])
         contrast = found.contrast[rows, best][:, None]
         # |y - a C V|^2 by shells, all over the noise: the cross term is the score's.
-        score = shift_hartley(images.score[:, 0], self.band.frequencies, -found.shift_px[rows, best])
-        observed = state.observed(index, self.band)[:, 0]
-        noise = state.noise_variance(index, self.band)[:, 0]
+        score = shift_hartley(images.score[:, 0], self.summed.frequencies, -found.shift_px[rows, best])
+        observed = state.observed(index, self.summed)[:, 0]
+        noise = state.noise_variance(index, self.summed)[:, 0]
         left = observed.square() + noise * (
             contrast.square() * images.power[:, 0] * slices.square() - 2 * contrast * score * slices
         )
         group = state.images.optics(index).group[:, 0].to(state.device)
-        means = shell_means(left, self.band, self.residual.shape[1])
+        means = shell_means(left, self.summed, self.residual.shape[1])
         self.residual.index_add_(0, group, torch.nan_to_num(means))
         self.num_residuals.index_add_(0, group, torch.ones_like(best, dtype=torch.float32))
 

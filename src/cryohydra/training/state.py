@@ -72,6 +72,8 @@ class TrainingState:
     device: torch.device
     images_seen: int = 0
     epoch: int = -1
+    field_radius: int | None = None
+    """Highest frequency that the fields have learned, in Fourier pixels; None for all that is compared."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -80,6 +82,12 @@ class TrainingState:
     def num_classes(self) -> int:
         """K."""
         return self.mixture.num_classes
+
+    @property
+    def drawn_radius(self) -> int:
+        """Highest frequency at which the fields mean something: beyond it they only extrapolate."""
+        widest = self.images.band.radius
+        return widest if self.field_radius is None else min(self.field_radius, widest)
 
     def band(self, radius: int) -> Band:
         """A band of the images' box, at most the widest that is compared."""
@@ -104,17 +112,16 @@ class TrainingState:
         back = -self.known_shift_px[index].to(self.device)[:, None]
         return WeightedImages(shift_hartley(images.score, band.frequencies, back), images.power, images.constant)
 
-    def best_pose(self, index: Int[Tensor, "b"] | slice = slice(None)) -> Pose:
-        """The pose of each particle in its most probable class; the class axis has length one."""
-        best = self.classes.log_posterior(index).argmax(1)
-        rotation, shift_px = self.poses.rotation[index], self.poses.shift_px[index]
-        rows = torch.arange(len(best), device=best.device)
-        return Pose(rotation[rows, :, best][:, :, None], shift_px[rows, :, best][:, :, None])
+    def poses_in(self, class_index: Int[Tensor, "n"]) -> Pose:
+        """The pose of each particle in one class; the class axis has length one."""
+        rows = torch.arange(len(class_index), device=class_index.device)
+        rotation, shift_px = self.poses.rotation[rows, :, class_index], self.poses.shift_px[rows, :, class_index]
+        return Pose(rotation[:, :, None], shift_px[:, :, None])
 
     def class_map(self, class_index: int) -> Float[Tensor, "d d d"]:
         """The density of a class as known now, at the mean conformation of its particles."""
         if self.fields_are_fitted or self.maps is None:
-            return self.mixture.map(class_index, self.mean_conformation(class_index))
+            return self.mixture.map(class_index, self.mean_conformation(class_index), self.drawn_radius)
         return _density(self.maps, class_index, self.images.box_size)
 
     def mean_conformation(self, class_index: int) -> Float[Tensor, "z"]:
@@ -138,6 +145,7 @@ class TrainingState:
             "generator": self.generator.get_state(),
             "images_seen": self.images_seen,
             "epoch": self.epoch,
+            "field_radius": self.field_radius,
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
@@ -154,6 +162,7 @@ class TrainingState:
         self.fields_are_fitted = saved["fields_are_fitted"]
         self.generator.set_state(saved["generator"].cpu())
         self.images_seen, self.epoch = saved["images_seen"], saved["epoch"]
+        self.field_radius = saved.get("field_radius")
 
 
 def _density(maps: ClassMaps, class_index: int, box_size: int) -> Float[Tensor, "d d d"]:

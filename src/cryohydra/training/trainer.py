@@ -7,6 +7,7 @@ from cryohydra.data.loader import shuffled_batches
 from cryohydra.training.listener import Listener
 from cryohydra.training.monitor import Monitor
 from cryohydra.training.outputs import EpochWriter
+from cryohydra.training.pictures import Pictures, Reference
 from cryohydra.training.stage import Stage
 from cryohydra.training.state import TrainingState
 
@@ -25,6 +26,7 @@ class Trainer:
         save_interval: int,
         first_stage: int = 0,
         stage_state: dict[str, Any] | None = None,
+        reference: Reference | None = None,
     ):
         """Receive the parts.
 
@@ -32,6 +34,7 @@ class Trainer:
             save_interval: Epochs between checkpoints; 0 for none but at the end of stages.
             first_stage: Where to go on.
             stage_state: What that stage had come to; None to begin it.
+            reference: What was given of the particles, for the figures only.
         """
         self.stages = stages
         self.state = state
@@ -41,10 +44,11 @@ class Trainer:
         self.save_interval = save_interval
         self.first_stage = first_stage
         self.stage_state = stage_state
+        self.reference = reference
 
     def run(self) -> None:
         """Train to the end; an interrupt saves what there is and passes on."""
-        monitor = Monitor(self.writer.run, self.log_interval)
+        monitor = Monitor(self.writer.run, self.log_interval, Pictures(self.reference))
         try:
             for number in range(self.first_stage, len(self.stages)):
                 self._run_stage(number, monitor)
@@ -73,6 +77,8 @@ class Trainer:
                 state.epoch += 1
                 for index in shuffled_batches(len(state), stage.batch_size, state.generator):
                     result = stage.step(state, index)
+                    if state.fields_are_fitted:  # a stage that moves the fields does so in the whole band
+                        state.field_radius = None
                     seen += len(index)
                     state.images_seen += len(index)
                     self.listener.advanced(len(index), result.note)
@@ -83,10 +89,10 @@ class Trainer:
                 if not is_last and self.save_interval and (state.epoch + 1) % self.save_interval == 0:
                     self.writer.write(state, number, {"stage": stage.state_dict(), "seen": seen})
                     monitor.epoch_ended(state)
+            sentence = stage.end(state)
         except KeyboardInterrupt:
             self.writer.write(state, number, {"stage": stage.state_dict(), "seen": seen})
             raise
-        sentence = stage.end(state)
         self.writer.write(state, number + 1, {})
         monitor.log(state)
         monitor.epoch_ended(state)

@@ -137,7 +137,9 @@ class CoarseToFineSearch(PoseSearch):
         """The candidates that hold the posterior mass to keep, heaviest first; the others have no mass."""
         found = state.candidates
         posterior = found.posterior(state.log_weight)
-        width = min(posterior.shape[1], self.plan.num_kept * min(2, state.slices.num_classes))
+        # Early on several classes may be in the running; each has its own candidates then.
+        classes_in_the_running = min(2, state.slices.num_classes) if state.depth == 1 else 1
+        width = min(posterior.shape[1], self.plan.num_kept * classes_in_the_running)
         mass, order = posterior.topk(width, dim=1)
         # A candidate is dropped if those heavier than it hold enough.
         heavier = mass.cumsum(1) - mass

@@ -1,0 +1,66 @@
+"""Maps come back from images whose classes and poses are known."""
+
+import torch
+
+from cryohydra.fourier.band import Band
+from cryohydra.fourier.lattice import Lattice
+from cryohydra.inference.reconstruction import ClassSums, enlarge, particle_mask
+
+LATTICE, BAND = Lattice(32, 9), Band(32, 9)
+
+
+def _sums(blobs, images, weight: torch.Tensor) -> ClassSums:
+    sums = ClassSums.empty(LATTICE, 2)
+    num_images = len(images.labels)
+    sums.add(
+        images.weighted,
+        BAND,
+        torch.arange(num_images),
+        weight,
+        torch.arange(2).expand(num_images, 2),
+        images.rotation[:, None, None].expand(-1, 2, 1, 3, 3),
+        images.shift_px[:, None, None].expand(-1, 2, 1, 2),
+        torch.ones(num_images, 2),
+    )
+    return sums
+
+
+def test_maps_come_back_and_say_how_far_they_are_known(blobs, take_images) -> None:
+    images = take_images(blobs, BAND, 400, signal=3000.0, shift_std_px=1.0)
+    maps = _sums(blobs, images, torch.nn.functional.one_hot(images.labels, 2).float()).solve(
+        particle_mask(LATTICE, 0.45)
+    )
+    true = blobs.on_lattice(LATTICE)
+    inside = LATTICE.distance() <= 7
+    for k in range(2):
+        found, expected = maps.values[k][inside], true[k][inside]
+        assert float((found * expected).sum() / found.norm() / expected.norm()) > 0.97
+    assert maps.known_radius() >= 7
+
+
+def test_noise_is_known_to_be_nothing(blobs, take_images) -> None:
+    images = take_images(blobs, BAND, 200, signal=1e-3)
+    maps = _sums(blobs, images, torch.full((200, 2), 0.5)).solve(particle_mask(LATTICE, 0.45))
+    assert maps.known_radius() <= 3
+
+
+def test_a_class_without_images_is_empty_and_finite(blobs, take_images) -> None:
+    images = take_images(blobs, BAND, 50, signal=300.0)
+    weight = torch.tensor([1.0, 0.0]).expand(50, 2)
+    maps = _sums(blobs, images, weight).solve(particle_mask(LATTICE, 0.45))
+    assert bool(maps.values.isfinite().all())
+    assert float(maps.values[1].abs().max()) < 1e-3 * float(maps.values[0].abs().max())
+
+
+def test_earlier_images_can_count_less(blobs, take_images) -> None:
+    images = take_images(blobs, BAND, 10, signal=300.0)
+    sums = _sums(blobs, images, torch.full((10, 2), 0.5))
+    before = sums.denominator.clone()
+    sums.scale(0.5)
+    torch.testing.assert_close(sums.denominator, before / 2)
+
+
+def test_lattices_are_cut_and_padded_around_zero() -> None:
+    values = torch.randn(1, LATTICE.size, LATTICE.size, LATTICE.size)
+    wider = enlarge(values, Lattice(32, 12))
+    torch.testing.assert_close(enlarge(wider, LATTICE), values)

@@ -1,0 +1,120 @@
+"""Nothing is lost when a training stops, and going on is as if it had not."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cryohydra.io.latents import read_latents
+from cryohydra.io.mrc import read_map
+from cryohydra.io.run_folder import RunFolder, read_status
+from cryohydra.model.checkpoint import load_checkpoint
+
+REFINE = {"quick_config": {"pose_estimation": "refine"}, "lr_pose_table": 0.01}
+
+
+def _latents(folder: Path):
+    run = RunFolder(folder)
+    return read_latents(run.latents_path(run.latest_epoch()))
+
+
+@pytest.mark.parametrize("conformations", [{}, {"z_dim": 1}, {"z_dim": 1, "use_conf_encoder": True, "depth_cnn": 2}])
+def test_resuming_after_an_epoch_equals_not_stopping(
+    prepare: Callable[..., Any], tmp_path: Path, conformations: dict[str, Any]
+) -> None:
+    settings = REFINE | conformations | {"channels_cnn": 4}
+    trainer, _ = prepare(tmp_path / "whole", **settings)
+    trainer.run()
+    epochs = RunFolder(tmp_path / "whole").epochs()
+    # The last checkpoint is written at the end, the one before it after an epoch of refinement.
+    middle = RunFolder(tmp_path / "whole").weights_path(epochs[-2])
+    assert load_checkpoint(middle).extra["stage"] == 1
+    trainer, listener = prepare(tmp_path / "resumed", load=middle, **settings)
+    trainer.run()
+    assert listener.stages == ["refinement"]
+    whole, resumed = _latents(tmp_path / "whole"), _latents(tmp_path / "resumed")
+    for name in ("rotation", "shift_px", "class_probability", "conformation", "log_evidence"):
+        np.testing.assert_allclose(getattr(resumed, name), getattr(whole, name), atol=1e-5, rtol=1e-5)
+    for k in range(2):
+        maps = [read_map(RunFolder(tmp_path / name).map_path(epochs[-1], k))[0] for name in ("whole", "resumed")]
+        np.testing.assert_allclose(maps[1], maps[0], atol=1e-5 * np.abs(maps[0]).max())
+
+
+@pytest.mark.parametrize("stage", ["ab initio", "search", "refinement"])
+def test_an_interrupt_in_any_stage_saves_and_can_be_continued(
+    prepare: Callable[..., Any], tmp_path: Path, stage: str
+) -> None:
+    trainer, stopped = prepare(tmp_path / "run", stop_in=stage)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    run = RunFolder(tmp_path / "run")
+    assert read_status(run).state == "interrupted"
+    trainer, listener = prepare(tmp_path / "run", load=run.weights_path(run.latest_epoch()))
+    trainer.run()
+    assert listener.stages[0] == stopped.stages[-1] == stage
+    assert listener.stages[-1] == "refinement"
+    assert read_status(run).state == "finished"
+    latents = _latents(tmp_path / "run")
+    assert np.isfinite(latents.rotation).all()
+    np.testing.assert_allclose(latents.class_probability.sum(1), 1, atol=1e-5)
+
+
+def test_an_interrupt_at_the_end_of_a_stage_loses_nothing(
+    prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, _ = prepare(tmp_path / "run", **REFINE)
+
+    def stop(state: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer.stages[0], "end", stop)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    run = RunFolder(tmp_path / "run")
+    trainer, listener = prepare(tmp_path / "run", load=run.weights_path(run.latest_epoch()), **REFINE)
+    trainer.run()
+    assert listener.stages == ["classes at known poses", "refinement"]
+
+
+def test_continuing_what_has_ended_ends_at_once(prepare: Callable[..., Any], tmp_path: Path) -> None:
+    trainer, _ = prepare(tmp_path / "run", **REFINE)
+    trainer.run()
+    run = RunFolder(tmp_path / "run")
+    before = run.epochs()
+    trainer, listener = prepare(tmp_path / "run", load=run.weights_path(before[-1]), **REFINE)
+    trainer.run()
+    assert listener.stages == []
+    assert run.epochs() == before
+    assert read_status(run).state == "finished"
+
+
+@pytest.mark.parametrize("interval", [0, 5])
+def test_the_last_epoch_is_always_saved(prepare: Callable[..., Any], tmp_path: Path, interval: int) -> None:
+    trainer, _ = prepare(tmp_path / "run", log_heavy_interval=interval, **REFINE)
+    trainer.run()
+    run = RunFolder(tmp_path / "run")
+    assert run.latest_epoch() == trainer.state.epoch
+    for path in (run.pose_path, run.conformation_path, run.class_probability_path, run.latents_path):
+        assert path(trainer.state.epoch).exists()
+    assert all(run.map_path(trainer.state.epoch, k).exists() for k in range(2))
+
+
+def test_saved_latents_are_those_after_the_last_update(prepare: Callable[..., Any], tmp_path: Path) -> None:
+    trainer, _ = prepare(tmp_path / "run", z_dim=1, **REFINE)
+    trainer.run()
+    latents, state = _latents(tmp_path / "run"), trainer.state
+    best = torch.from_numpy(latents.best_class)
+    rows = torch.arange(len(best))
+    np.testing.assert_array_equal(latents.rotation[:, 0], state.poses.rotation[rows, 0, best].numpy())
+    means = state.conformations.all_means(state.images)
+    np.testing.assert_array_equal(latents.conformation, means[rows, best].numpy())
+    saved = load_checkpoint(RunFolder(tmp_path / "run").weights_path(state.epoch))
+    for name, tensor in state.mixture.state_dict().items():
+        torch.testing.assert_close(saved.mixture_state[name], tensor)
+    # The evidence belongs to these poses, conformations and fields: weighing again changes nothing.
+    before = state.classes.log_evidence.clone()
+    trainer.stages[-1].end(state)
+    torch.testing.assert_close(state.classes.log_evidence, before, atol=1e-3, rtol=1e-5)
