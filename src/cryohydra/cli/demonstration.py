@@ -37,7 +37,7 @@ class Demonstration:
 
 DEMO = Demonstration(
     classes=("ribosome", "spliceosome", "tric"),
-    num_images=2400,
+    num_images=1800,
     box_size=48,
     pixel_size_angstrom=9.0,
     snr=0.1,
@@ -48,18 +48,18 @@ DEMO = Demonstration(
         "quick_config": {"reconstruction_type": "het"},
         "z_dim": 1,
         "t_extent": 3,
-        "n_imgs_pose_search": 60_000,
+        "n_imgs_pose_search": 56_000,
         "hypervolume_dim": 128,
         "lr": 1e-3,
         "batch_size_sgd": 64,
-        "epochs_sgd": 15,
+        "epochs_sgd": 10,
         "log_heavy_interval": 0,
     },
 )
 
 QUICK_DEMO = Demonstration(
     classes=("ribosome", "spliceosome", "tric"),
-    num_images=600,
+    num_images=450,
     box_size=32,
     pixel_size_angstrom=14.0,
     snr=0.3,
@@ -68,9 +68,10 @@ QUICK_DEMO = Demonstration(
     settings={
         "quick_config": {"reconstruction_type": "homo"},
         "t_extent": 2,
-        "n_imgs_pose_search": 18_000,
+        "n_imgs_pose_search": 13_500,
+        "l_end": 12,
         "hypervolume_dim": 64,
-        "epochs_sgd": 2,
+        "epochs_sgd": 1,
         "log_heavy_interval": 0,
     },
 )
@@ -83,7 +84,13 @@ INSTALLATION_TEST = Demonstration(
     snr=1.0,
     wanted_agreement=0.8,
     shift_std_px=0.0,
-    settings={"quick_config": {"reconstruction_type": "homo"}, "no_trans": True, "epochs_sgd": 1},
+    settings={
+        "quick_config": {"reconstruction_type": "homo"},
+        "no_trans": True,
+        "n_imgs_pose_search": 8_000,
+        "hypervolume_dim": 64,
+        "epochs_sgd": 1,
+    },
 )
 
 

@@ -37,6 +37,8 @@ from cryohydra.training.trainer import Trainer
 
 _IMAGES_FOR_NOISE = 2000
 _KNOWN_POSE_PASSES = 30
+_AB_INITIO_SHARE = 0.8
+"""Of the visits in which poses may be searched, how many may go to finding maps; the rest is the search's."""
 _LARGEST_SHIFT = 0.16
 """As a fraction of the box: what the default of 20 pixels is in a box of 128."""
 
@@ -132,7 +134,8 @@ def stages_of(settings: Settings, state: TrainingState) -> list[Stage]:
     if settings.quick_config is not None and settings.quick_config.engine == "published":
         return [_pretraining(settings, state), _gradient_search(settings, state, bound), _refinement(settings, state)]
     ab_initio = _ab_initio(settings, state, bound)
-    searching = _searching(settings, state, bound, ab_initio.annealing.last_radius)
+    left = max(len(state), bound - ab_initio.max_images)
+    searching = _searching(settings, state, left, ab_initio.annealing.last_radius)
     return [ab_initio, searching, _refinement(settings, state)]
 
 
@@ -155,16 +158,17 @@ def _ab_initio(settings: Settings, state: TrainingState, bound: int) -> AbInitio
     box_size = state.images.box_size
     last_radius = min(7, widest_radius(settings, box_size), settings.l_end)
     batch_size = min(max(100, 50 * settings.n_classes), len(state))
-    # What the bound leaves: the search needs an epoch at least.
-    affordable = max(1, (bound - len(state)) // batch_size)
-    annealing = Annealing(num_steps=min(400, affordable), first_radius=min(3, last_radius), last_radius=last_radius)
+    affordable = max(1, min(bound - len(state), int(_AB_INITIO_SHARE * bound)) // batch_size)
+    annealing = Annealing(
+        num_steps=min(Annealing.num_steps, affordable), first_radius=min(3, last_radius), last_radius=last_radius
+    )
     return AbInitio(
         annealing,
         batch_size=batch_size,
         max_images=bound,
         shift_extent_px=_shift_extent(settings, box_size),
         shift_centre_px=_shift_centre(settings),
-        num_images_to_start=min(1000, settings.n_imgs_pretrain if settings.n_imgs_pretrain > 0 else 1000),
+        num_images_to_start=min(300, settings.n_imgs_pretrain if settings.n_imgs_pretrain > 0 else 300),
     )
 
 

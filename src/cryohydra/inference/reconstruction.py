@@ -18,8 +18,9 @@ _KNOWN = 0.143
 class ClassSums:
     """Posterior-weighted sums over images, on a lattice, of two halves of the particles.
 
-    The numerator gathers contrast times CTF times image over noise variance, the denominator
-    contrast squared times CTF squared over noise variance: their ratio is the best map.
+    The numerator gathers CTF times image over noise variance, the denominator CTF squared over noise
+    variance: their ratio is the best map. Every image counts at contrast one: weighed by its estimated
+    contrast, map and contrasts drift apart in scale, and the evidence falls from pass to pass.
     """
 
     lattice: Lattice
@@ -41,25 +42,26 @@ class ClassSums:
         class_index: Int[Tensor, "b c"],
         rotation: Float[Tensor, "b c t 3 3"],
         shift_px: Float[Tensor, "b c t 2"],
-        contrast: Float[Tensor, "b c"],
-        least_weight: float = 1e-2,
+        least_share: float = 1e-2,
     ) -> None:
-        """Add images at candidate classes and poses; candidates of less than `least_weight` are passed over.
+        """Add images at candidate classes and poses.
 
         Args:
             particle: Rows in the whole set: even ones go to the first half, odd ones to the second.
+            least_share: Candidates of less than this part of their image's heaviest are passed over.
         """
-        image, candidate = torch.nonzero(weight > least_weight, as_tuple=True)
-        weight, contrast = weight[image, candidate], contrast[image, candidate]
+        heaviest = weight.amax(1, keepdim=True)
+        image, candidate = torch.nonzero((weight >= least_share * heaviest) & (weight > 0), as_tuple=True)
+        weight = weight[image, candidate]
         score = shift_hartley(images.score[image], band.frequencies, -shift_px[image, candidate])
-        numerator = (weight * contrast)[:, None, None] * score
-        denominator = (weight * contrast.square())[:, None, None] * images.power[image]
+        numerator = weight[:, None, None] * score
+        denominator = weight[:, None, None] * images.power[image]
         half_and_class = (particle[image] % 2) * self.numerator.shape[1] + class_index[image, candidate]
-        for rows in torch.arange(len(image), device=image.device).split(max(1, 2**20 // score[:1].numel())):
+        for rows in torch.arange(len(image), device=image.device).split(max(1, 2**20 // score.shape[1:].numel())):
             corners = Corners.around(
                 self.lattice, slice_frequencies(band, rotation[image[rows], candidate[rows]]).flatten(0, 2)
             )
-            first = half_and_class[rows].repeat_interleave(score[0].numel()) * self.numerator.shape[2]
+            first = half_and_class[rows].repeat_interleave(score.shape[1:].numel()) * self.numerator.shape[2]
             corners = Corners(corners.index + first[:, None], corners.weight)
             add(self.numerator.view(-1, 1), corners, numerator[rows].flatten()[:, None])
             add(self.denominator.view(-1, 1), corners, denominator[rows].flatten()[:, None])

@@ -53,7 +53,7 @@ def fit_field_to_lattice(
     cumulative = importance.double().cumsum(0)
     step_weight = importance / importance.square().sum() * importance.sum()
     inverse_amplitude = 1 / amplitude[shell]
-    optimiser = torch.optim.Adam(field.parameters(), lr=lr, betas=(0.9, 0.99))
+    optimiser = torch.optim.Adam(field.parameters(), lr=lr, betas=(0.9, 0.99), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share_of_rate(step, steps))
     for _ in range(steps):
         uniform = torch.rand(_POINTS_PER_STEP, generator=generator, dtype=torch.double).to(cumulative.device)

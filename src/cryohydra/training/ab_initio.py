@@ -34,7 +34,7 @@ RESOLVED = 2.1
 class Annealing:
     """How temperature, band, step and balance go from start to end."""
 
-    num_steps: int = 400
+    num_steps: int = 250
     warm_share: float = 0.6
     """Part of the steps after which temperature and band have their last values."""
     first_temperature: float = 4.0
@@ -188,7 +188,6 @@ class AbInitio(Stage):
                     torch.full_like(ones, k, dtype=torch.long),
                     rotation[:, None, None],
                     ones.new_zeros(len(index), 1, 1, 2),
-                    ones,
                 )
         numerator, denominator = sums.numerator.sum(0), sums.denominator.sum(0)
         values = numerator / (denominator + denominator.mean(1, keepdim=True) + 1e-20)

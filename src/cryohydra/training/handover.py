@@ -8,7 +8,7 @@ from cryohydra.model.fitting import fit_field_to_lattice
 from cryohydra.training.state import TrainingState
 
 
-def fit_fields(state: TrainingState, steps: int = 800) -> list[float]:
+def fit_fields(state: TrainingState, steps: int = 500) -> list[float]:
     """Fit each class's field to its map at its mean conformation.
 
     Returns:

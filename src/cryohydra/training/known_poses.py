@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 
-from cryohydra._typing import Int, Tensor
+from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.fourier.lattice import Lattice
 from cryohydra.geometry.rotations import random_rotations
-from cryohydra.inference.evidence import expected_contrast, log_likelihood_over_contrast
+from cryohydra.inference.evidence import log_likelihood_over_contrast
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.reconstruction import ClassSums, particle_mask
 from cryohydra.inference.slices import GridSlicers, LatticeSlices
@@ -80,10 +80,10 @@ class KnownPoses(Stage):
         pose = self._pose(state, rows)
         if self.slices is None:
             weight = torch.rand(len(rows), state.num_classes, generator=state.generator).to(state.device)
-            weight, contrast = weight / weight.sum(1, keepdim=True), torch.ones_like(weight)
+            weight = weight / weight.sum(1, keepdim=True)
             evidence = torch.zeros(len(rows), device=state.device)
         else:
-            log_likelihood, contrast = self._compare(images, pose, self.slices)
+            log_likelihood = self._compare(images, pose, self.slices)
             state.classes.log_evidence[rows] = log_likelihood
             log_weight = state.classes.log_weight
             weight = torch.softmax(log_weight + log_likelihood / self._temperature(), dim=1)
@@ -97,7 +97,6 @@ class KnownPoses(Stage):
             classes,
             pose.rotation.transpose(1, 2),
             pose.shift_px.transpose(1, 2),
-            contrast,
         )
         self.evidence_sum += float(evidence.sum())
         self.num_seen += len(index)
@@ -151,8 +150,8 @@ class KnownPoses(Stage):
         turned = random_rotations(len(rows), state.generator).to(state.device)
         return Pose(turned[:, None, None].expand_as(pose.rotation), torch.zeros_like(pose.shift_px))
 
-    def _compare(self, images: WeightedImages, pose: Pose, slices: LatticeSlices) -> tuple[Tensor, Tensor]:
-        """Log likelihood of each class at the pose, over noise alone, and the contrast."""
+    def _compare(self, images: WeightedImages, pose: Pose, slices: LatticeSlices) -> Float[Tensor, "b k"]:
+        """Log likelihood of each class at the pose, over noise alone."""
         score = torch.zeros(pose.rotation.shape[0], pose.rotation.shape[2], device=images.constant.device)
         power = torch.zeros_like(score)
         for k in range(score.shape[1]):
@@ -162,4 +161,4 @@ class KnownPoses(Stage):
             shifted = shift_hartley(images.score, self.band.frequencies, -pose.shift_px[:, :, k])
             score[:, k] = (shifted * cut).sum((1, 2))
             power[:, k] = (images.power * cut.square()).sum((1, 2))
-        return log_likelihood_over_contrast(score, power), expected_contrast(score, power)
+        return log_likelihood_over_contrast(score, power)

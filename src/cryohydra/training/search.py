@@ -138,7 +138,6 @@ class Searching(Stage):
             found.class_index,
             found.rotation[:, :, None],
             found.shift_px[:, :, None],
-            found.contrast,
         )
         self._add_residuals(state, index, images, found)
         self._remember(state, rows, images, found)
@@ -169,7 +168,7 @@ class Searching(Stage):
     def end(self, state: TrainingState) -> str:
         """Fit the fields to the maps."""
         assert state.maps is not None
-        if self.pass_count == 0:
+        if self.pass_count == 0 and self.num_seen:
             self._end_pass(state)
         error = fit_fields(state)
         state.fields_are_fitted = True

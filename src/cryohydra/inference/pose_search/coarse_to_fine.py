@@ -143,7 +143,9 @@ class CoarseToFineSearch(PoseSearch):
         mass, order = posterior.topk(width, dim=1)
         # A candidate is dropped if those heavier than it hold enough.
         heavier = mass.cumsum(1) - mass
-        is_kept = heavier < self.plan.kept_mass * posterior.sum(1, keepdim=True)
+        # The first grid is coarse and peaks between its points are missed: there all are kept.
+        is_kept = (heavier < self.plan.kept_mass * posterior.sum(1, keepdim=True)) | (state.depth == 1)
+        is_kept &= mass > 0
         num_columns = int(is_kept.sum(1).max())
         order, is_kept = order[:, :num_columns], is_kept[:, :num_columns]
         rows = torch.arange(len(order), device=order.device)[:, None]
