@@ -52,6 +52,7 @@ def run_seed(out: Path, seed: int, args: argparse.Namespace) -> bool:
     shells = " ".join(
         "-" if one["run_class"] is None else f"{one['resolution_angstrom']:.0f}" for one in score["classes"]
     )
+    agreement, accuracy = score["adjusted_rand_index"], score["matched_accuracy"]
     print(
         f"{seed:>4}  {ended:<9}  {seconds:>7.0f}  {agreement:>5.3f}  {accuracy:>8.1%}"
         f"  {score['calibration']['expected_error']:>11.3f}  {poses:<21}  {shells:<22}  {' '.join(score['failures'])}",

@@ -39,6 +39,8 @@ _IMAGES_FOR_NOISE = 2000
 _KNOWN_POSE_PASSES = 30
 _AB_INITIO_SHARE = 0.8
 """Of the visits in which poses may be searched, how many may go to finding maps; the rest is the search's."""
+_LARGEST_BATCH = 300
+"""Images compared with everything at once in ab initio: memory grows with them and with the classes."""
 _LARGEST_SHIFT = 0.16
 """As a fraction of the box: what the default of 20 pixels is in a box of 128."""
 
@@ -52,6 +54,8 @@ def build_training(settings: Settings, run: RunFolder, listener: Listener) -> Tr
     particles = open_input(settings)
     for note in particles.notes:
         listener.says(note)
+    if settings.multigpu:
+        listener.says("multigpu is accepted but has no effect yet: the training runs in one process on one device.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator = torch.Generator().manual_seed(settings.with_seed().seed)
     normalisation = _normalisation(settings, particles, generator)
@@ -124,17 +128,13 @@ def stages_of(settings: Settings, state: TrainingState) -> list[Stage]:
             "--pose-estimation refine or fixed."
         )
     num_search = settings.n_imgs_pose_search
-    if num_search == 0:
-        raise UserError(
-            "n_imgs_pose_search is 0, which leaves no pose search, but poses are to be found ab initio; "
-            "raise it, or give poses and choose --pose-estimation refine."
-        )
     # At least two epochs: one to find maps, one to give every image a pose in them.
     bound = max(2, num_search // len(state) + 1) * len(state)
     if settings.quick_config is not None and settings.quick_config.engine == "published":
         return [_pretraining(settings, state), _gradient_search(settings, state, bound), _refinement(settings, state)]
     ab_initio = _ab_initio(settings, state, bound)
-    left = max(len(state), bound - ab_initio.max_images)
+    # Whole passes: one that is cut short teaches nothing.
+    left = max(1, (bound - ab_initio.max_images) // len(state)) * len(state)
     searching = _searching(settings, state, left, ab_initio.annealing.last_radius)
     return [ab_initio, searching, _refinement(settings, state)]
 
@@ -157,7 +157,7 @@ def _shift_centre(settings: Settings) -> tuple[float, float]:
 def _ab_initio(settings: Settings, state: TrainingState, bound: int) -> AbInitio:
     box_size = state.images.box_size
     last_radius = min(7, widest_radius(settings, box_size), settings.l_end)
-    batch_size = min(max(100, 50 * settings.n_classes), len(state))
+    batch_size = min(max(100, 50 * settings.n_classes), _LARGEST_BATCH, len(state))
     affordable = max(1, min(bound - len(state), int(_AB_INITIO_SHARE * bound)) // batch_size)
     annealing = Annealing(
         num_steps=min(Annealing.num_steps, affordable), first_radius=min(3, last_radius), last_radius=last_radius
@@ -176,6 +176,7 @@ def _searching(settings: Settings, state: TrainingState, bound: int, first_radiu
     box_size = state.images.box_size
     return Searching(
         POSE_SEARCHES["sliced"],
+        settings.search,
         base_level=settings.base_healpy,
         num_refinements=settings.n_iter,
         first_radius=first_radius,

@@ -83,6 +83,7 @@ class Refinement(Stage):
     def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
         """One descent on a batch."""
         rows = index.to(state.device)
+        state.field_radius = self._radius()
         band = state.band(self._radius())
         observed, ctf = state.observed(index, band), state.ctf(index, band)
         noise = state.noise_variance(index, band)

@@ -1,7 +1,7 @@
 """The second stage: poses and classes from rough maps, maps from poses and classes, wider each time."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -13,7 +13,8 @@ from cryohydra.inference.candidates import Candidates
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.pose_search.base import PoseSearch, SearchPlan
 from cryohydra.inference.reconstruction import ClassMaps, ClassSums, enlarge, particle_mask
-from cryohydra.inference.slices import GridSlicers, LatticeSlices
+from cryohydra.inference.slices import GridSlicers, LatticeSlices, SliceSource
+from cryohydra.model.slices import FieldSlices
 from cryohydra.physics.noise import NoiseSpectrum, shell_means
 from cryohydra.training.ab_initio import RESOLVED
 from cryohydra.training.handover import fit_fields
@@ -63,6 +64,7 @@ class Searching(Stage):
     def __init__(
         self,
         search: type[PoseSearch],
+        slices: Literal["sliced", "exact"],
         *,
         base_level: int,
         num_refinements: int,
@@ -76,7 +78,14 @@ class Searching(Stage):
         num_passes: int = 8,
         particle_radius: float = 0.45,
     ):
+        """Plan the stage.
+
+        Args:
+            slices: Cut from the maps, or at every candidate from the network that is fitted to them.
+            first_radius: Band of the first pass, in Fourier pixels; the maps' own decide of the next.
+        """
         self.search = search
+        self.slice_kind = slices
         self.base_level, self.num_refinements = base_level, num_refinements
         self.radius, self.last_radius = first_radius, last_radius
         self.num_kept = num_kept
@@ -104,13 +113,20 @@ class Searching(Stage):
 
     def _begin_pass(self, state: TrainingState) -> None:
         assert state.maps is not None
-        self.slices = LatticeSlices(self.lattice, state.maps.values, self._slicers)
+        self.slices = self._slices_of(state, state.maps)
         self.sums = ClassSums.empty(self.lattice, state.num_classes, state.device)
         self.residual = torch.zeros(len(state.noise.variance), state.images.box_size // 2 + 1, device=state.device)
         self.num_residuals = torch.zeros(len(state.noise.variance), device=state.device)
         self.evidence_sum, self.num_seen = 0.0, 0
         # Poses found in a band say something of the next wider one; beyond that there is only noise to sum.
         self.summed = state.band(min(self.last_radius, self._widened() + 1))
+
+    def _slices_of(self, state: TrainingState, maps: ClassMaps) -> SliceSource:
+        if self.slice_kind == "sliced":
+            return LatticeSlices(self.lattice, maps.values, self._slicers)
+        fit_fields(state)
+        conformation = torch.stack([state.mean_conformation(k) for k in range(state.num_classes)])
+        return FieldSlices(state.mixture, conformation)
 
     def _widened(self) -> int:
         return int(_GROWTH * self.radius) + 1

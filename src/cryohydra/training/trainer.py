@@ -77,8 +77,6 @@ class Trainer:
                 state.epoch += 1
                 for index in shuffled_batches(len(state), stage.batch_size, state.generator):
                     result = stage.step(state, index)
-                    if state.fields_are_fitted:  # a stage that moves the fields does so in the whole band
-                        state.field_radius = None
                     seen += len(index)
                     state.images_seen += len(index)
                     self.listener.advanced(len(index), result.note)
