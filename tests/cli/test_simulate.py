@@ -74,7 +74,7 @@ def test_the_structures_of_the_package_and_tilts(tmp_path):
         (["--demo", "tric", "--motion", "0", "spin"], "cannot be read"),
         (["--demo", "tric", "--motion", "3", "turn", "A", "0", "5"], "numbered 0 to 0"),
         (["--demo", "tric", "--box", "25", "--apix", "18"], "even number"),
-        (["--demo", "tric", "--n-images", "0"], "at least one"),
+        (["--demo", "tric", "--n-images", "0"], "one or more"),
     ],
 )
 def test_bad_input_gets_one_sentence(words, answer, tmp_path, capsys):

@@ -38,7 +38,8 @@ def test_impossible_classes_leave_gradients_finite() -> None:
     log_likelihood = torch.tensor([[0.0, -1e4], [-1e4, -1e4]], requires_grad=True)
     negative_log_evidence(torch.tensor([0.5, 0.5]).log(), log_likelihood).sum().backward()
     assert log_likelihood.grad is not None
-    torch.testing.assert_close(log_likelihood.grad, torch.tensor([[-1.0, 0.0], [-0.5, -0.5]]), atol=1e-4, rtol=0)
+    # At ten thousand nats float32 has three decimals.
+    torch.testing.assert_close(log_likelihood.grad, torch.tensor([[-1.0, 0.0], [-0.5, -0.5]]), atol=1e-3, rtol=0)
 
 
 def test_contrast_is_integrated_over_its_prior() -> None:

@@ -20,7 +20,6 @@ def _sums(blobs, images, weight: torch.Tensor) -> ClassSums:
         torch.arange(2).expand(num_images, 2),
         images.rotation[:, None, None].expand(-1, 2, 1, 3, 3),
         images.shift_px[:, None, None].expand(-1, 2, 1, 2),
-        torch.ones(num_images, 2),
     )
     return sums
 

@@ -27,10 +27,6 @@ ABINIT = ("--pose-estimation", "abinit")
         pytest.param(
             ABINIT, ("use_gt_trans=true", "n_classes=2", "n_imgs_pose_search=1", "n_iter=1"),
             id="B5 known shifts, several classes",
-            marks=pytest.mark.xfail(
-                raises=ZeroDivisionError,
-                reason="a batch without a candidate above 1 % ends ClassSums.add (inference/reconstruction.py)",
-            ),
         ),
     ],
 )  # fmt: skip

@@ -23,6 +23,7 @@ from cryohydra.inference.evidence import effective_number, exponentiate_
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.reconstruction import ClassMaps, ClassSums, particle_mask
 from cryohydra.inference.slices import GridSlicers
+from cryohydra.physics.noise import shell_means
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
 
@@ -113,6 +114,7 @@ class AbInitio(Stage):
         self.shells = self.distance.round().long().clamp(max=self.lattice.radius + 1)
         if state.maps is None or state.maps.lattice != self.lattice:
             state.maps = self._random_start(state)
+        self.unexplained = self._power_over_noise(state)
         self.velocity = torch.zeros_like(state.maps.values)
         self.seen: Float[Tensor, "k n n n"] = torch.zeros_like(self.velocity)
         state.fields_are_fitted = False
@@ -125,7 +127,7 @@ class AbInitio(Stage):
         compared = Band(self.band.box_size, radius, state.device)
         slicer = self._slicers.slicer(self.lattice, compared, all_rotations(level_for_radius(radius), state.device))
         shifts = self._shifts(radius, state.device)
-        images = state.weighted(index, self.band).at(self.band.within(radius))
+        images = self._softened(state.weighted(index, self.band), step).at(self.band.within(radius))
         score = shift_hartley(images.score[:, 0, None], compared.frequencies, -shifts[None])
         slices = slicer.cut(correct_interpolation(self.lattice, state.maps.values))
         log_likelihood = [_compare(score, images, of_class) / temperature for of_class in slices]
@@ -194,6 +196,22 @@ class AbInitio(Stage):
         values = to_frequency(to_real_space(values.unflatten(1, self.lattice.shape)) * self.mask)
         correlation = values.new_zeros(state.num_classes, self.lattice.radius + 1)
         return ClassMaps(self.lattice, values, torch.ones_like(values), correlation)
+
+    def _power_over_noise(self, state: TrainingState) -> Float[Tensor, "p"]:
+        """The images' power over that of the noise at each frequency, shell by shell, at least one."""
+        index = torch.randperm(len(state), generator=state.generator)[: self.num_images_to_start]
+        power = state.observed(index, self.band).square() / state.noise_variance(index, self.band)
+        shells = shell_means(power.flatten(0, 1).mean(0, keepdim=True), self.band, int(self.band.shells.max()) + 1)
+        return shells[0, self.band.shells].clamp(min=1)
+
+    def _softened(self, images: WeightedImages, step: int) -> WeightedImages:
+        """Images weighed by what maps as rough as now leave unexplained, not by the noise alone.
+
+        At first that is all of their power, at the end of the annealing the noise. So images with little
+        noise, whose likelihoods are steep, start as softly as others.
+        """
+        weight = self.unexplained ** (self.annealing.progress(step) - 1)
+        return WeightedImages(images.score * weight, images.power * weight, images.constant)
 
     def _shifts(self, radius: int, device: torch.device) -> Float[Tensor, "s 2"]:
         """A grid as fine as the band needs: a quarter of its shortest wave."""
