@@ -47,7 +47,8 @@ def test_refined_poses(num_classes: int, conformations: str, reconstruct, datase
     assert np.median(found.pose_errors_degrees()) < 0.75 * dataset.disturbance_degrees
     assert np.median(found.shift_errors_px()) < 0.6 * before
     for k in range(num_classes):
-        assert found.map_agreement(k, found.true_class_of(k))[KNOWN_SHELLS].min() > 0.7  # of poses still 3 to 4 degrees off
+        # Poses are still 3 to 4 degrees off.
+        assert found.map_agreement(k, found.true_class_of(k))[KNOWN_SHELLS].min() > 0.7
 
 
 @each_mode
