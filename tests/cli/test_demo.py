@@ -18,7 +18,11 @@ from cryohydra.data.simulated import read_truth
 def test_quick_demo_finds_the_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "demo"
     assert main(["demo", str(out), "--quick", "--seed", "0"]) == 0
-    assert json.loads((out / "score.json").read_text())["adjusted_rand_index"] >= 0.9
+    score = json.loads((out / "score.json").read_text())
+    assert score["adjusted_rand_index"] >= 0.9
+    # TRiC looks nearly the same in sixteen poses, and at this resolution its mirror image does too.
+    pose_errors = {c["name"]: c["pose_error_degrees"] for c in score["classes"]}
+    assert max(pose_errors["ribosome"], pose_errors["spliceosome"]) < 10
     (report,) = out.glob("out/analysis_*/report.html")
     assert str(report) in capsys.readouterr().out
     maps = list(out.glob("out/reconstruct.epoch_*.class_*.mrc"))

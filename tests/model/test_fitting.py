@@ -34,6 +34,29 @@ def test_a_network_takes_over_a_map(z_dim: int, generator: torch.Generator) -> N
     assert error == pytest.approx(left.item(), rel=1e-3)
 
 
+def test_a_network_takes_over_how_a_map_varies(generator: torch.Generator) -> None:
+    target, component = blobs(generator), blobs(generator)[None]
+    field = MLPFieldConfig(width=64).build(box_size=BOX, z_dim=1, generator=generator)
+    conformations = torch.randn(200, 1, generator=generator)
+    fit_field_to_lattice(
+        field,
+        target,
+        torch.ones_like(target),
+        BOX,
+        RADIUS,
+        z=torch.zeros(1),
+        components=component,
+        conformations=conformations,
+        steps=300,
+        generator=generator,
+    )
+    _, inside = lattice_frequencies(BOX, RADIUS)
+    for z in (-1.0, 1.0):
+        rendered = render_hartley(field, torch.tensor([z]), BOX, RADIUS)
+        expected = target + z * component[0]
+        assert (rendered - expected)[inside].norm() / expected[inside].norm() < 0.15
+
+
 def test_a_voxel_field_takes_over_a_map(generator: torch.Generator) -> None:
     target = blobs(generator)
     field = VoxelFieldConfig().build(box_size=BOX, z_dim=0, generator=generator)

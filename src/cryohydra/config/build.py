@@ -82,6 +82,7 @@ def build_training(settings: Settings, run: RunFolder, listener: Listener) -> Tr
         known_shift_px=_known_shift(settings, particles).to(device),
         generator=generator,
         device=device,
+        finds_conformations=settings.z_dim > 0 and not settings.use_conf_encoder and settings.initial_conf is None,
     )
     writer = EpochWriter(
         run,
@@ -157,10 +158,13 @@ def _shift_centre(settings: Settings) -> tuple[float, float]:
 def _ab_initio(settings: Settings, state: TrainingState, bound: int) -> AbInitio:
     box_size = state.images.box_size
     last_radius = min(7, widest_radius(settings, box_size), settings.l_end)
-    batch_size = min(max(100, 50 * settings.n_classes), _LARGEST_BATCH, len(state))
+    # Small batches: many noisy steps leave local optima that few sure ones do not.
+    batch_size = min(max(50, 25 * settings.n_classes), _LARGEST_BATCH, len(state))
     affordable = max(1, min(bound - len(state), int(_AB_INITIO_SHARE * bound)) // batch_size)
     annealing = Annealing(
-        num_steps=min(Annealing.num_steps, affordable), first_radius=min(3, last_radius), last_radius=last_radius
+        num_steps=min(Annealing.num_steps, affordable),
+        first_radius=min(Annealing.first_radius, last_radius),
+        last_radius=last_radius,
     )
     return AbInitio(
         annealing,

@@ -2,8 +2,8 @@
 
 Stochastic ascent of equation (4) in maps on a lattice. Every image of a small batch is compared with
 all classes, rotations and shifts; the maps move along the posterior-weighted residual, preconditioned
-by what has been seen of each frequency. The band grows and the temperature falls while the grid keeps
-pace with the band.
+by what has been seen of each frequency. The band grows while the grid keeps pace with it, and images are
+weighed by what the maps leave unexplained of them, so that maps that know little decide little.
 """
 
 import math
@@ -18,7 +18,7 @@ from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.fourier.lattice import Lattice, correct_interpolation, to_frequency, to_real_space
 from cryohydra.geometry.rotations import random_rotations
 from cryohydra.geometry.shift_grid import shift_grid
-from cryohydra.geometry.so3_grid import all_rotations, level_for_step
+from cryohydra.geometry.so3_grid import all_rotations, angular_step, level_for_step
 from cryohydra.inference.evidence import effective_number, exponentiate_
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.reconstruction import ClassMaps, ClassSums, particle_mask
@@ -29,35 +29,34 @@ from cryohydra.training.state import TrainingState
 
 RESOLVED = 2.1
 """A grid of step s resolves up to RESOLVED / s Fourier pixels of a particle half as wide as the box."""
+_TOLERATED = 3.2
+"""The same where what the grid misses counts as unexplained: a coarser one is enough."""
 
 
 @dataclass(frozen=True)
 class Annealing:
-    """How temperature, band, step and balance go from start to end."""
+    """How band, step and balance go from start to end."""
 
-    num_steps: int = 250
-    warm_share: float = 0.6
-    """Part of the steps after which temperature and band have their last values."""
-    first_temperature: float = 4.0
-    first_radius: int = 3
+    num_steps: int = 400
+    warm_share: float = 0.75
+    """Part of the steps after which band and balance have their last values."""
+    first_radius: int = 4
     last_radius: int = 7
     first_rate: float = 0.5
     last_rate: float = 0.05
     momentum: float = 0.9
     last_balance: float = 0.5
     """How much of the pull towards equal shares is left at the end."""
+    memory: float = 0.8
+    """Part of what was unexplained before that the next step still believes."""
 
     def progress(self, step: int) -> float:
         """From 0 to 1 over the warm part."""
         return min(1.0, step / (self.warm_share * self.num_steps))
 
-    def temperature(self, step: int) -> float:
-        """Falls in a straight line to one."""
-        return self.first_temperature + (1 - self.first_temperature) * self.progress(step)
-
     def radius(self, step: int) -> int:
-        """Grows in a straight line, in Fourier pixels."""
-        return round(self.first_radius + (self.last_radius - self.first_radius) * self.progress(step))
+        """Grows in a straight line, in Fourier pixels; the last only where the warm part ends."""
+        return self.first_radius + int((self.last_radius - self.first_radius) * self.progress(step))
 
     def rate(self, step: int) -> float:
         """Falls exponentially over all steps."""
@@ -69,8 +68,8 @@ class Annealing:
 
 
 def level_for_radius(radius: int) -> int:
-    """The coarsest grid of rotations that resolves a band."""
-    return level_for_step(RESOLVED / radius)
+    """The coarsest grid of rotations that will do for a band."""
+    return level_for_step(_TOLERATED / radius)
 
 
 class AbInitio(Stage):
@@ -114,7 +113,10 @@ class AbInitio(Stage):
         self.shells = self.distance.round().long().clamp(max=self.lattice.radius + 1)
         if state.maps is None or state.maps.lattice != self.lattice:
             state.maps = self._random_start(state)
-        self.unexplained = self._power_over_noise(state)
+        start = torch.randperm(len(state), generator=state.generator)[: self.num_images_to_start]
+        self.unexplained = shell_means(self._power_over_noise(state, start)[None], self.band, self.band.radius + 1)[
+            0
+        ].clamp(min=1)
         self.velocity = torch.zeros_like(state.maps.values)
         self.seen: Float[Tensor, "k n n n"] = torch.zeros_like(self.velocity)
         state.fields_are_fitted = False
@@ -123,14 +125,19 @@ class AbInitio(Stage):
         """Compare a batch with everything and move the maps."""
         assert state.maps is not None
         plan, step = self.annealing, self.step_count
-        radius, temperature = plan.radius(step), plan.temperature(step)
+        radius = plan.radius(step)
         compared = Band(self.band.box_size, radius, state.device)
-        slicer = self._slicers.slicer(self.lattice, compared, all_rotations(level_for_radius(radius), state.device))
-        shifts = self._shifts(radius, state.device)
-        images = self._softened(state.weighted(index, self.band), step).at(self.band.within(radius))
+        level = level_for_radius(radius)
+        slicer = self._slicers.slicer(self.lattice, compared, all_rotations(level, state.device))
+        shifts = self._shifts(level, state.device)
+        inside = self.band.within(radius)
+        # What the maps leave unexplained is noise to them.
+        trust = 1 / self.unexplained[self.band.shells[inside]]
+        whole = state.weighted(index, self.band).at(inside)
+        images = WeightedImages(whole.score * trust, whole.power * trust, whole.constant)
         score = shift_hartley(images.score[:, 0, None], compared.frequencies, -shifts[None])
         slices = slicer.cut(correct_interpolation(self.lattice, state.maps.values))
-        log_likelihood = [_compare(score, images, of_class) / temperature for of_class in slices]
+        log_likelihood = [_compare(score, images, of_class) for of_class in slices]
         highest = [of_class.flatten(1).max(1) for of_class in log_likelihood]
         best, pose_index = (torch.stack(columns, dim=1) for columns in zip(*highest, strict=True))
         relative = [exponentiate_(of_class.flatten(1), best[:, k]) for k, of_class in enumerate(log_likelihood)]
@@ -145,14 +152,16 @@ class AbInitio(Stage):
             numerator[k] = posterior.flatten(0, 1).T @ (share[:, k, None, None] * score).flatten(0, 1)
             denominator[k] = posterior.sum(1).T @ (share[:, k, None] * images.power[:, 0])
         lattice_numerator, lattice_denominator = slicer.add(torch.cat([numerator, denominator])).chunk(2)
+        explained = (2 * numerator * slices - denominator * slices.square()).sum((0, 1)) / (trust * len(index))
+        self._weigh_residual(self._power_over_noise(state, index)[inside] - explained, compared)
         self._move(state, lattice_numerator, lattice_denominator, radius)
         self._remember(state, index, evidence, pose_index, slicer.rotations, shifts, log_weight)
         self.step_count += 1
         self.is_done = self.step_count >= plan.num_steps
         cells = math.log(len(slicer.rotations) * len(shifts) * len(slices))
-        gain = float(temperature * (total.mean() - cells))
+        gain = float(total.mean() - cells)
         shared = effective_number(torch.softmax(evidence + log_weight, dim=1)).mean()
-        note = f"band {radius}, temperature {temperature:.1f}, {float(shared):.1f} classes per image"
+        note = f"band {radius}, {float(shared):.1f} classes per image"
         return StepResult(loss=-gain, note=note)
 
     def end(self, state: TrainingState) -> str:
@@ -166,13 +175,19 @@ class AbInitio(Stage):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the ascent is."""
-        return {"step_count": self.step_count, "velocity": self.velocity, "seen": self.seen}
+        return {
+            "step_count": self.step_count,
+            "velocity": self.velocity,
+            "seen": self.seen,
+            "unexplained": self.unexplained,
+        }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Go on from there."""
         self.step_count = saved["step_count"]
         self.velocity.copy_(saved["velocity"])
         self.seen.copy_(saved["seen"])
+        self.unexplained.copy_(saved["unexplained"])
 
     def _random_start(self, state: TrainingState) -> ClassMaps:
         """Maps of images in random poses: a blob as large as the particles, a little different for each class."""
@@ -197,26 +212,27 @@ class AbInitio(Stage):
         correlation = values.new_zeros(state.num_classes, self.lattice.radius + 1)
         return ClassMaps(self.lattice, values, torch.ones_like(values), correlation)
 
-    def _power_over_noise(self, state: TrainingState) -> Float[Tensor, "p"]:
-        """The images' power over that of the noise at each frequency, shell by shell, at least one."""
-        index = torch.randperm(len(state), generator=state.generator)[: self.num_images_to_start]
+    def _power_over_noise(self, state: TrainingState, index: Int[Tensor, "b"]) -> Float[Tensor, "p"]:
+        """The images' power over that of the noise at each frequency."""
         power = state.observed(index, self.band).square() / state.noise_variance(index, self.band)
-        shells = shell_means(power.flatten(0, 1).mean(0, keepdim=True), self.band, int(self.band.shells.max()) + 1)
-        return shells[0, self.band.shells].clamp(min=1)
+        return power.flatten(0, 1).mean(0)
 
-    def _softened(self, images: WeightedImages, step: int) -> WeightedImages:
-        """Images weighed by what maps as rough as now leave unexplained, not by the noise alone.
+    def _weigh_residual(self, residual: Float[Tensor, "p"], band: Band) -> None:
+        """Follow how much power over that of the noise the maps leave in each shell; never less than the noise's.
 
-        At first that is all of their power, at the end of the annealing the noise. So images with little
-        noise, whose likelihoods are steep, start as softly as others.
+        This is the noise re-estimated in every step (the M step of its variance, Scheres, J. Mol. Biol. 2012):
+        at first all of the images' power, at the end little more than the noise.
         """
-        weight = self.unexplained ** (self.annealing.progress(step) - 1)
-        return WeightedImages(images.score * weight, images.power * weight, images.constant)
+        shells = shell_means(residual[None], band, band.radius + 1)[0].clamp(min=1)
+        seen = self.unexplained[: len(shells)]
+        self.unexplained[: len(shells)] = torch.lerp(shells, seen, self.annealing.memory)
 
-    def _shifts(self, radius: int, device: torch.device) -> Float[Tensor, "s 2"]:
-        """A grid as fine as the band needs: a quarter of its shortest wave."""
-        step = self.band.box_size / (4 * radius)
-        return shift_grid(self.shift_extent_px, step, self.shift_centre_px).to(device)
+    def _shifts(self, level: int, device: torch.device) -> Float[Tensor, "s 2"]:
+        """A grid as fine as that of the rotations: a quarter of the shortest wave that they resolve."""
+        resolved_radius = RESOLVED / angular_step(level)
+        return shift_grid(self.shift_extent_px, self.band.box_size / (4 * resolved_radius), self.shift_centre_px).to(
+            device
+        )
 
     def _move(
         self,

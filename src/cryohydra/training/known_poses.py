@@ -13,7 +13,7 @@ from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.reconstruction import ClassSums, particle_mask
 from cryohydra.inference.slices import GridSlicers, LatticeSlices
 from cryohydra.physics.pose import Pose
-from cryohydra.training.handover import fit_fields
+from cryohydra.training.handover import find_variation, fit_fields
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
 
@@ -122,7 +122,7 @@ class KnownPoses(Stage):
         if self.pass_count == 0:
             self._end_pass(state)
         assert state.maps is not None
-        error = fit_fields(state)
+        error = fit_fields(state, find_variation(state))
         state.fields_are_fitted = True
         known = state.maps.known_radius()
         return (

@@ -17,7 +17,7 @@ from cryohydra.inference.slices import GridSlicers, LatticeSlices, SliceSource
 from cryohydra.model.slices import FieldSlices
 from cryohydra.physics.noise import NoiseSpectrum, shell_means
 from cryohydra.training.ab_initio import RESOLVED
-from cryohydra.training.handover import fit_fields
+from cryohydra.training.handover import find_variation, fit_fields
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
 
@@ -186,7 +186,7 @@ class Searching(Stage):
         assert state.maps is not None
         if self.pass_count == 0 and self.num_seen:
             self._end_pass(state)
-        error = fit_fields(state)
+        error = fit_fields(state, find_variation(state))
         state.fields_are_fitted = True
         known = state.maps.known_radius()
         return (

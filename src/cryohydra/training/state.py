@@ -72,6 +72,8 @@ class TrainingState:
     device: torch.device
     images_seen: int = 0
     epoch: int = -1
+    finds_conformations: bool = True
+    """Whether there are conformations, in a table, of which nothing is known beforehand."""
     field_radius: int | None = None
     """Highest frequency that the fields have learned, in Fourier pixels; None for all that is compared."""
 
