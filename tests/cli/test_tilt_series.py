@@ -64,10 +64,6 @@ def test_a_map_comes_back_from_tilts_at_known_poses(pose_estimation: str, tomodr
     assert float(fourier_shell_correlation(found, truth)[1:9].min()) > 0.5
 
 
-@pytest.mark.xfail(
-    reason="A single random start at known poses falls into a poorer optimum: started from the labels it stays at "
-    "ARI 1.0 with 317.2 nats per particle, from random weights it ends near ARI 0 with 315. It needs restarts."
-)
 @pytest.mark.slow
 def test_two_assembly_states_are_told_apart(tomodrgn: Path, tmp_path: Path) -> None:
     inputs = ["--particles", str(tomodrgn / "10076_both_32_sim.star"), "--datadir", str(tomodrgn)]

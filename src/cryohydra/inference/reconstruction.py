@@ -82,14 +82,8 @@ class ClassSums:
             mask: Where density may be, on the lattice's coarse voxels.
             least_share: Part of a shell's mean denominator that is added to it, against points that no image touched.
         """
-        shells = (
-            self.lattice.distance(self.numerator.device).round().long().flatten().clamp(max=self.lattice.radius + 1)
-        )
-        halves = [
-            _masked(self.lattice, _ratio(n, d, shells, least_share), mask)
-            for n, d in zip(self.numerator, self.denominator, strict=True)
-        ]
-        correlation = _shell_correlation(halves[0].flatten(1), halves[1].flatten(1), shells).clamp(1e-3, 0.999)
+        shells = self._shells()
+        _, correlation = self._halves(mask, least_share)
         # Two halves together are known better than each: Rosenthal and Henderson, J. Mol. Biol. 2003.
         whole = 2 * correlation / (1 + correlation)
         numerator, denominator = self.numerator.sum(0), self.denominator.sum(0)
@@ -103,6 +97,32 @@ class ClassSums:
             weight=(denominator + damping).unflatten(1, self.lattice.shape),
             half_correlation=correlation[:, : self.lattice.radius + 1],
         )
+
+    def solve_halves(self, mask: Float[Tensor, "n n n"], least_share: float = 0.02) -> Float[Tensor, "2 k n n n"]:
+        """The maps of each half, damped by how well they agree.
+
+        An image compared with the other half's maps is judged by images other than itself. Compared with
+        maps that it is part of, it seems to fit the class that it was counted to: of few images with much noise,
+        each then stays where it is.
+        """
+        halves, correlation = self._halves(mask, least_share)
+        return halves * correlation[:, self._shells()].unflatten(1, self.lattice.shape)
+
+    def _shells(self) -> Int[Tensor, "n3"]:
+        distance = self.lattice.distance(self.numerator.device)
+        return distance.round().long().flatten().clamp(max=self.lattice.radius + 1)
+
+    def _halves(
+        self, mask: Float[Tensor, "n n n"], least_share: float
+    ) -> tuple[Float[Tensor, "2 k n n n"], Float[Tensor, "k r"]]:
+        """The maps of each half, and how they correlate in each shell."""
+        shells = self._shells()
+        halves = [
+            _masked(self.lattice, _ratio(n, d, shells, least_share), mask)
+            for n, d in zip(self.numerator, self.denominator, strict=True)
+        ]
+        correlation = _shell_correlation(halves[0].flatten(1), halves[1].flatten(1), shells).clamp(1e-3, 0.999)
+        return torch.stack(halves), correlation
 
 
 @dataclass(frozen=True)

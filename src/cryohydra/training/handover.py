@@ -3,12 +3,11 @@
 import torch
 
 from cryohydra._typing import Float, Int, Tensor
-from cryohydra.fourier.band import Band
-from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.fourier.lattice import Lattice
 from cryohydra.inference.reconstruction import enlarge, particle_mask
-from cryohydra.inference.variation import PosedImages, find_components, locate_images
+from cryohydra.inference.variation import find_components, locate_images
 from cryohydra.model.fitting import fit_field_to_lattice
+from cryohydra.training.posed import posed_images
 from cryohydra.training.state import TrainingState
 
 _MOST_IMAGES = 4000
@@ -67,11 +66,11 @@ def find_variation(state: TrainingState, particle_radius: float = 0.45) -> list[
     for k in range(state.num_classes):
         members = _members(state, k)
         chosen = members[torch.randperm(len(members), generator=state.generator)[:_MOST_IMAGES]]
-        images = _posed(state, chosen, k, band)
+        images = posed_images(state, chosen, k, band)
         z_dim = state.mixture.z_dim
         components = find_components(images, band, lattice, means[k], mask, z_dim, state.generator)
         for some in members.split(_AT_ONCE):
-            located = locate_images(_posed(state, some, k, band), band, lattice, means[k], components)
+            located = locate_images(posed_images(state, some, k, band), band, lattice, means[k], components)
             conformations[some.to(state.device), k] = located
         found.append(enlarge(components, state.maps.lattice))
     state.conformations.set_means(torch.arange(len(state), device=state.device), conformations)
@@ -81,21 +80,6 @@ def find_variation(state: TrainingState, particle_radius: float = 0.45) -> list[
 def _members(state: TrainingState, class_index: int) -> Int[Tensor, "m"]:
     probability = state.classes.log_posterior().exp()[:, class_index]
     return torch.nonzero(probability > _LEAST_PROBABILITY).squeeze(-1).cpu()
-
-
-def _posed(state: TrainingState, index: Int[Tensor, "m"], class_index: int, band: Band) -> PosedImages:
-    parts = [state.weighted(rows, band) for rows in index.split(_AT_ONCE)]
-    score, power = torch.cat([part.score for part in parts]), torch.cat([part.power for part in parts])
-    rows = index.to(state.device)
-    pose = state.poses.pose(rows)
-    # Known shifts were undone already, with the images' scores.
-    shift = pose.shift_px[:, :, class_index] - state.known_shift_px[rows][:, None]
-    return PosedImages(
-        score=shift_hartley(score, band.frequencies, -shift),
-        power=power,
-        rotation=pose.rotation[:, :, class_index],
-        weight=state.classes.log_posterior(rows).exp()[:, class_index],
-    )
 
 
 def _fit(
