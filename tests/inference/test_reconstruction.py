@@ -63,3 +63,17 @@ def test_lattices_are_cut_and_padded_around_zero() -> None:
     values = torch.randn(1, LATTICE.size, LATTICE.size, LATTICE.size)
     wider = enlarge(values, Lattice(32, 12))
     torch.testing.assert_close(enlarge(wider, LATTICE), values)
+
+
+def test_a_half_knows_nothing_of_the_other_halfs_images(blobs, take_images) -> None:
+    images = take_images(blobs, BAND, 100, signal=300.0)
+    mask = particle_mask(LATTICE, 0.45)
+    # The class of odd particles is the other one; that of even ones stays.
+    right = torch.nn.functional.one_hot(images.labels, 2).float()
+    changed = torch.where((torch.arange(100) % 2 == 1)[:, None], 1 - right, right)
+    before, after = (_sums(blobs, images, weight).solve_halves(mask) for weight in (right, changed))
+    # Damping, one number for each shell, may differ: the halves agree less.
+    shell = LATTICE.distance().round() == 4
+    for half, least, most in ((0, 0.999, 1.001), (1, -1.0, 0.9)):
+        cosine = torch.nn.functional.cosine_similarity(before[half][:, shell], after[half][:, shell], dim=1)
+        assert bool(((cosine > least) & (cosine < most)).all())
