@@ -137,9 +137,9 @@ class ClassMaps:
     half_correlation: Float[Tensor, "k r"]
     """Fourier shell correlation of the maps of two halves of the particles, poses shared."""
 
-    def known_radius(self) -> int:
-        """The highest frequency, in Fourier pixels, to which the best known class is known."""
-        known = (self.half_correlation > _KNOWN).int()
+    def known_radius(self, least_correlation: float = _KNOWN) -> int:
+        """The highest frequency, in Fourier pixels, to which the halves of the best known class agree so well."""
+        known = (self.half_correlation > least_correlation).int()
         known[:, 0] = 1
         return int(known.cumprod(1).sum(1).max()) - 1
 

@@ -14,6 +14,8 @@ _MOST_IMAGES = 4000
 """Of a class, from which its components are found; all are then located along them."""
 _LEAST_PROBABILITY = 0.01
 """Particles of less are no members of a class."""
+_WELL_KNOWN = 0.5
+"""Half-map correlation of the mean down to which its variation, which is much weaker, can be told from noise."""
 _AT_ONCE = 256
 
 
@@ -56,8 +58,7 @@ def find_variation(state: TrainingState, particle_radius: float = 0.45) -> list[
     assert state.maps is not None
     if not state.finds_conformations:
         return None
-    # Beyond what is known of the mean, nothing is known of its variation.
-    radius = min(max(state.maps.known_radius(), 4), state.maps.lattice.radius)
+    radius = min(max(state.maps.known_radius(_WELL_KNOWN), 4), state.maps.lattice.radius)
     lattice, band = Lattice(state.images.box_size, radius), state.band(radius)
     mask = particle_mask(lattice, particle_radius, state.device)
     means = enlarge(state.maps.values, lattice)
