@@ -10,7 +10,7 @@ import torch
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.fourier.lattice import Lattice, slice_frequencies
-from cryohydra.geometry.rotations import random_rotations
+from cryohydra.geometry.rotations import random_rotations, rotation_vector_to_matrix
 from cryohydra.inference.images import WeightedImages, weigh_images
 
 BOX_SIZE = 32
@@ -37,6 +37,12 @@ class Blobs:
         """One slice for each pair of class and rotation."""
         every = self.on_grid(band, rotation)
         return every[class_index, torch.arange(len(rotation))]
+
+    def tangents_of_candidates(self, band: Band, class_index: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+        """What a small turn adds to each slice, by central differences."""
+        turns = rotation_vector_to_matrix(torch.cat([0.01 * torch.eye(3), -0.01 * torch.eye(3)]))
+        cut = torch.stack([self.of_candidates(band, class_index, rotation @ turn) for turn in turns], dim=1)
+        return (cut[:, :3] - cut[:, 3:]) / 0.02
 
     def on_lattice(self, lattice: Lattice) -> torch.Tensor:
         """Every class on the points of a lattice."""

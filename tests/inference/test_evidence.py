@@ -7,6 +7,7 @@ import torch
 
 from cryohydra.inference.evidence import (
     CONTRAST_STD,
+    carry_shares,
     effective_number,
     expected_contrast,
     exponentiate_,
@@ -89,3 +90,14 @@ def test_published_likelihood_is_half_the_mean_squared_error() -> None:
     found = PixelMeanLikelihood(2.0).log_likelihood(predicted, observed, torch.ones_like(observed))
     # Errors 0 and 4 against 1 and 4 of an empty prediction; mean -1/2, over -2 * 2^2.
     torch.testing.assert_close(found, torch.tensor([0.5 / 8]))
+
+
+def test_a_class_passed_over_keeps_its_share() -> None:
+    """However the band, and so the others' evidence, has changed."""
+    log_weight = torch.tensor([0.2, 0.3, 0.5]).log()
+    before = torch.tensor([[100.0, 99.0, 90.0], [1.0, 2.0, 3.0]])
+    is_evaluated = torch.tensor([[True, True, False], [True, True, True]])
+    now = torch.where(is_evaluated, before - 80, before)
+    carried = carry_shares(now, before, is_evaluated, log_weight)
+    shares = torch.softmax(log_weight + carried, dim=1)
+    torch.testing.assert_close(shares, torch.softmax(log_weight + before, dim=1))

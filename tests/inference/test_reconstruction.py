@@ -71,9 +71,9 @@ def test_a_half_knows_nothing_of_the_other_halfs_images(blobs, take_images) -> N
     # The class of odd particles is the other one; that of even ones stays.
     right = torch.nn.functional.one_hot(images.labels, 2).float()
     changed = torch.where((torch.arange(100) % 2 == 1)[:, None], 1 - right, right)
-    before, after = (_sums(blobs, images, weight).solve_halves(mask) for weight in (right, changed))
-    # Damping, one number for each shell, may differ: the halves agree less.
+    before, after = (_sums(blobs, images, weight).solve_with_halves(mask)[1] for weight in (right, changed))
+    # Damping, one number for each shell, may differ, and so may the mask: the halves agree less.
     shell = LATTICE.distance().round() == 4
-    for half, least, most in ((0, 0.999, 1.001), (1, -1.0, 0.9)):
+    for half, least, most in ((0, 0.9, 1.001), (1, -1.0, 0.7)):
         cosine = torch.nn.functional.cosine_similarity(before[half][:, shell], after[half][:, shell], dim=1)
         assert bool(((cosine > least) & (cosine < most)).all())

@@ -173,7 +173,7 @@ def reconstruct(dataset: Dataset, tmp_path: Path) -> Callable[..., Outcome]:
             "lr_conf_table": 0.03,
             "channels_cnn": 8,
             "depth_cnn": 3,
-            "n_imgs_pose_search": 10_000,
+            "n_imgs_pose_search": 8_000,
             "epochs_sgd": 4,
             "t_extent": 2.0,
         }

@@ -14,6 +14,7 @@ from cryohydra.fields.base import FieldConfig
 from cryohydra.fields.mlp import MLPFieldConfig
 from cryohydra.fourier.band import Band, largest_radius
 from cryohydra.inference.likelihood import GaussianLikelihood, Likelihood, PixelMeanLikelihood
+from cryohydra.inference.local_search import LocalSteps
 from cryohydra.inference.pose_search import POSE_SEARCHES
 from cryohydra.io.pickles import read_pickle
 from cryohydra.io.run_folder import RunFolder
@@ -37,10 +38,12 @@ from cryohydra.training.trainer import Trainer
 
 _IMAGES_FOR_NOISE = 2000
 _KNOWN_POSE_PASSES = 30
-_AB_INITIO_SHARE = 0.8
+_AB_INITIO_SHARE = 0.7
 """Of the visits in which poses may be searched, how many may go to finding maps; the rest is the search's."""
 _LARGEST_BATCH = 300
 """Images compared with everything at once in ab initio: memory grows with them and with the classes."""
+_SEARCH_BATCH = 256
+"""Images at a time, at least, in the search; what it holds of their scores is bounded besides."""
 _LARGEST_SHIFT = 0.16
 """As a fraction of the box: what the default of 20 pixels is in a box of 128."""
 
@@ -189,7 +192,7 @@ def _searching(settings: Settings, state: TrainingState, bound: int, first_radiu
         shift_extent_px=_shift_extent(settings, box_size),
         shift_centre_px=_shift_centre(settings),
         max_images=bound,
-        batch_size=min(max(settings.batch_size_hps, 64), len(state)),
+        batch_size=min(max(settings.batch_size_hps, _SEARCH_BATCH), len(state)),
     )
 
 
@@ -199,7 +202,13 @@ def _known_poses(settings: Settings, state: TrainingState) -> KnownPoses:
         max_passes=_KNOWN_POSE_PASSES,
         num_images=len(state),
         batch_size=max(settings.batch_size_known_poses, 64),
+        steps=_local_steps(settings),
     )
+
+
+def _local_steps(settings: Settings) -> LocalSteps:
+    learns_shifts = not (settings.no_trans or settings.use_gt_trans)
+    return LocalSteps(count=0 if settings.pose_estimation == "fixed" else LocalSteps.count, shifts=learns_shifts)
 
 
 def _pretraining(settings: Settings, state: TrainingState) -> KnownPoses:
@@ -208,6 +217,7 @@ def _pretraining(settings: Settings, state: TrainingState) -> KnownPoses:
         max_passes=1,
         num_images=len(state),
         batch_size=settings.batch_size_known_poses,
+        steps=LocalSteps(count=0),
         random_poses=True,
     )
     if settings.n_imgs_pretrain >= 0:

@@ -47,8 +47,12 @@ class Lattice:
 
     def real_space_radius_px(self, device: torch.device | str = "cpu") -> Float[Tensor, "n n n"]:
         """Distance from the centre, in pixels, of the points of the lattice's inverse transform."""
-        axis = self._axis(device) * (self.oversampling * self.box_size / self.size)
+        axis = self.real_space_axis_px(device)
         return (axis[:, None, None].square() + axis[:, None].square() + axis.square()).sqrt()
+
+    def real_space_axis_px(self, device: torch.device | str = "cpu") -> Float[Tensor, "n"]:
+        """Where the points of the lattice's inverse transform lie along an axis, in pixels from the centre."""
+        return self._axis(device) * (self.oversampling * self.box_size / self.size)
 
     def interpolation_damping(self, device: torch.device | str = "cpu") -> Float[Tensor, "n n n"]:
         """What trilinear interpolation of the lattice multiplies the density with, in (0, 1]."""
@@ -79,6 +83,18 @@ def _hartley(array: Float[Tensor, "k n n n"]) -> Float[Tensor, "k n n n"]:
 def correct_interpolation(lattice: Lattice, values: Float[Tensor, "k n n n"]) -> Float[Tensor, "k n n n"]:
     """Divide the density by what trilinear interpolation will multiply it with."""
     return to_frequency(to_real_space(values) / lattice.interpolation_damping(values.device))
+
+
+def turn_tangents(lattice: Lattice, values: Float[Tensor, "k n n n"]) -> Float[Tensor, "k 3 n n n"]:
+    """What a small turn of the density adds to its coefficients, per radian about x, y and z.
+
+    Cutting a slice at R @ exp(w) (see `geometry.rotations`) cuts values + w . tangents at R, to first order in w.
+    """
+    density, axis = to_real_space(values), lattice.real_space_axis_px(values.device)
+    coordinates = (axis, axis[:, None], axis[:, None, None])
+    # The derivative of the Hartley transform at g is 2 pi times that of (position times density) at -g.
+    gradient = torch.stack([to_frequency(density * x).flip(-3, -2, -1) for x in coordinates], dim=-1)
+    return 2 * math.pi * torch.linalg.cross(gradient, lattice.points(values.device)[None]).movedim(-1, 1)
 
 
 @dataclass(frozen=True)
@@ -191,25 +207,19 @@ def _orbits(
     position = {tuple(point): i for i, point in enumerate(band.points.tolist())}
     orders = []
     for turn in turns:
-        turned = (band.points.to(turn.dtype) @ turn[:2, :2]).round().long().tolist()
-        orders.append(torch.tensor([position[tuple(point)] for point in turned], device=rotations.device))
+        points = (band.points.to(turn.dtype) @ turn[:2, :2]).round().long().tolist()
+        orders.append(torch.tensor([position[tuple(point)] for point in points], device=rotations.device))
 
-    found = {_rounded(rotation): i for i, rotation in reversed(list(enumerate(rotations.tolist())))}
-    cut_rotations: list[int] = []
-    source = torch.full((len(rotations),), -1)
-    turn_of = torch.zeros(len(rotations), dtype=torch.long)
-    orbit = torch.einsum("gij,qjk->qgik", torch.stack(turns), rotations).tolist()
-    for i in range(len(rotations)):
-        if source[i] >= 0:
-            continue
-        for g in range(len(turns)):
-            j = found.get(_rounded(orbit[i][g]))
-            if j is not None and source[j] < 0:
-                source[j], turn_of[j] = len(cut_rotations), g
-        cut_rotations.append(i)
-    device = rotations.device
-    return torch.tensor(cut_rotations, device=device), source.to(device), torch.stack(orders)[turn_of.to(device)]
-
-
-def _rounded(rotation: list[list[float]]) -> tuple[int, ...]:
-    return tuple(round(value * 1000) for row in rotation for value in row)
+    orbit = torch.einsum("gij,qjk->gqik", torch.stack(turns), rotations)
+    # Which rotation of the grid each turn of each rotation is: equal ones have equal rounded matrices.
+    every = torch.cat([rotations[None], orbit]).flatten(2).mul(1000).round().long()
+    _, name = every.flatten(0, 1).unique(dim=0, return_inverse=True)
+    name = name.view(-1, len(rotations))
+    number = torch.arange(len(rotations), device=rotations.device)
+    absent = len(rotations)
+    owner = torch.full((int(name.max()) + 1,), absent, device=rotations.device).scatter_(0, name[0], number)
+    turned = owner[name[1:]]
+    first = turned.amin(0)
+    chosen, source = first.unique(return_inverse=True)
+    turn_of = (turned[:, first] == number).int().argmax(0)
+    return chosen, source, torch.stack(orders)[turn_of]

@@ -2,7 +2,7 @@
 
 import torch
 
-from cryohydra._typing import Float, Tensor
+from cryohydra._typing import Bool, Float, Tensor
 
 CONTRAST_STD = 0.3
 """Spread of the prior of an image's contrast around one."""
@@ -54,3 +54,21 @@ def negative_log_evidence(
 def effective_number(probability: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
     """exp of the entropy: how many of n outcomes share the probability, in [1, n]."""
     return torch.special.entr(probability).sum(-1).exp()
+
+
+def carry_shares(
+    now: Float[Tensor, "b k"],
+    before: Float[Tensor, "b k"],
+    is_evaluated: Bool[Tensor, "b k"],
+    log_weight: Float[Tensor, "k"],
+) -> Float[Tensor, "b k"]:
+    """Evidence in which a class that was not evaluated moves as the others together do.
+
+    Steps may compare another band than those before them, where a class's earlier evidence would mean nothing: its
+    share, small when it was passed over, still does.
+    """
+
+    def together(evidence: Tensor) -> Tensor:
+        return torch.where(is_evaluated, log_weight + evidence, -torch.inf).logsumexp(1, keepdim=True)
+
+    return torch.where(is_evaluated, now, before + (together(now.detach()) - together(before)))

@@ -1,10 +1,20 @@
 """Where a search gets its slices from: it knows no field and no file."""
 
+from functools import cached_property
 from typing import Protocol, runtime_checkable
+
+import torch
 
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.band import Band
-from cryohydra.fourier.lattice import GridSlicer, Lattice, correct_interpolation, interpolate, slice_frequencies
+from cryohydra.fourier.lattice import (
+    GridSlicer,
+    Lattice,
+    correct_interpolation,
+    interpolate,
+    slice_frequencies,
+    turn_tangents,
+)
 
 
 @runtime_checkable
@@ -23,6 +33,12 @@ class SliceSource(Protocol):
         """One slice for each pair of class and rotation."""
         ...
 
+    def tangents_of_candidates(
+        self, band: Band, class_index: Int[Tensor, "m"], rotation: Float[Tensor, "m 3 3"]
+    ) -> Float[Tensor, "m 3 p"]:
+        """What turning R to R @ exp(w) adds to each slice, per radian of w along x, y and z."""
+        ...
+
 
 class LatticeSlices:
     """Slices cut out of lattices by trilinear interpolation."""
@@ -36,6 +52,7 @@ class LatticeSlices:
         """
         self.num_classes = len(values)
         self.lattice = lattice
+        self._uncorrected = values
         self._values = correct_interpolation(lattice, values)
         self._slicers = slicers
 
@@ -47,8 +64,22 @@ class LatticeSlices:
         self, band: Band, class_index: Int[Tensor, "m"], rotation: Float[Tensor, "m 3 3"]
     ) -> Float[Tensor, "m p"]:
         """One slice for each pair of class and rotation."""
-        steps_per_cycle = self.lattice.oversampling * self.lattice.box_size
-        return interpolate(self._values, class_index, slice_frequencies(band, rotation) * steps_per_cycle)
+        return interpolate(self._values, class_index, self._positions(band, rotation))
+
+    def tangents_of_candidates(
+        self, band: Band, class_index: Int[Tensor, "m"], rotation: Float[Tensor, "m 3 3"]
+    ) -> Float[Tensor, "m 3 p"]:
+        """What a small turn adds to each slice, per radian."""
+        position = self._positions(band, rotation)
+        return torch.stack([interpolate(along, class_index, position) for along in self._tangents], dim=1)
+
+    def _positions(self, band: Band, rotation: Float[Tensor, "m 3 3"]) -> Float[Tensor, "m p 3"]:
+        return slice_frequencies(band, rotation) * (self.lattice.oversampling * self.lattice.box_size)
+
+    @cached_property
+    def _tangents(self) -> list[Float[Tensor, "k n n n"]]:
+        tangents = turn_tangents(self.lattice, self._uncorrected)
+        return [correct_interpolation(self.lattice, tangents[:, axis]) for axis in range(3)]
 
 
 class GridSlicers:

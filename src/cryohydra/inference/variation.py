@@ -27,6 +27,8 @@ from cryohydra.fourier.lattice import (
 from cryohydra.inference.evidence import expected_contrast
 
 _POINTS_AT_ONCE = 2**20
+_SETTLED = 0.03
+"""Change of the coordinates in a round, over their size, that ends the search."""
 _LEAST_SHARE = 0.1
 """Part of a shell's mean precision that is added to each point's, against points that no image touched."""
 
@@ -75,7 +77,10 @@ def find_components(
     covariance = mean.new_zeros(len(images), z_dim, z_dim)
     for _ in range(num_rounds):
         components = _solve(residual, band, lattice, mask, coordinate, covariance)
+        before = coordinate
         coordinate, covariance = _locate(residual, band, lattice, components)
+        if float((coordinate - before).norm()) < _SETTLED * float(coordinate.norm()):
+            break
     return _in_principal_axes(components)
 
 

@@ -6,9 +6,12 @@ from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fields.render import render_hartley
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.lattice import Lattice, slice_frequencies
+from cryohydra.geometry.rotations import rotation_vector_to_matrix
 from cryohydra.model.mixture import Mixture
 
 _POINTS_AT_ONCE = 2**18
+_SMALL_TURN = 1e-3
+"""In radians."""
 OVERSAMPLING = 3
 """Of lattices of fields. A map is masked and twice is enough; a network leaves a little density everywhere, which
 wraps around on a lattice of 2: slices were off by 1.1 % there, by 0.7 % at 3."""
@@ -35,6 +38,18 @@ class FieldSlices:
             rows = torch.nonzero(class_index == k).squeeze(-1)
             slices[rows] = self._of_class(k, band, rotation[rows])
         return slices
+
+    def tangents_of_candidates(
+        self, band: Band, class_index: Int[Tensor, "m"], rotation: Float[Tensor, "m 3 3"]
+    ) -> Float[Tensor, "m 3 p"]:
+        """What a small turn adds to each slice, per radian: by central differences."""
+        there, back = (
+            torch.stack([self.of_candidates(band, class_index, rotation @ turn) for turn in turns], dim=1)
+            for turns in (
+                rotation_vector_to_matrix(sign * _SMALL_TURN * torch.eye(3, device=rotation.device)) for sign in (1, -1)
+            )
+        )
+        return (there - back) / (2 * _SMALL_TURN)
 
     @torch.no_grad()
     def _of_class(self, class_index: int, band: Band, rotation: Float[Tensor, "m 3 3"]) -> Float[Tensor, "m p"]:

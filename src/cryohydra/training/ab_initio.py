@@ -114,9 +114,8 @@ class AbInitio(Stage):
         if state.maps is None or state.maps.lattice != self.lattice:
             state.maps = self._random_start(state)
         start = torch.randperm(len(state), generator=state.generator)[: self.num_images_to_start]
-        self.unexplained = shell_means(self._power_over_noise(state, start)[None], self.band, self.band.radius + 1)[
-            0
-        ].clamp(min=1)
+        power = _power_over_noise(state.weighted(start, self.band))
+        self.unexplained = shell_means(power[None], self.band, self.band.radius + 1)[0].clamp(min=1)
         self.velocity = torch.zeros_like(state.maps.values)
         self.seen: Float[Tensor, "k n n n"] = torch.zeros_like(self.velocity)
         state.fields_are_fitted = False
@@ -153,7 +152,7 @@ class AbInitio(Stage):
             denominator[k] = posterior.sum(1).T @ (share[:, k, None] * images.power[:, 0])
         lattice_numerator, lattice_denominator = slicer.add(torch.cat([numerator, denominator])).chunk(2)
         explained = (2 * numerator * slices - denominator * slices.square()).sum((0, 1)) / (trust * len(index))
-        self._weigh_residual(self._power_over_noise(state, index)[inside] - explained, compared)
+        self._weigh_residual(_power_over_noise(whole) - explained, compared)
         self._move(state, lattice_numerator, lattice_denominator, radius)
         self._remember(state, index, evidence, pose_index, slicer.rotations, shifts, log_weight)
         self.step_count += 1
@@ -211,11 +210,6 @@ class AbInitio(Stage):
         values = to_frequency(to_real_space(values.unflatten(1, self.lattice.shape)) * self.mask)
         correlation = values.new_zeros(state.num_classes, self.lattice.radius + 1)
         return ClassMaps(self.lattice, values, torch.ones_like(values), correlation)
-
-    def _power_over_noise(self, state: TrainingState, index: Int[Tensor, "b"]) -> Float[Tensor, "p"]:
-        """The images' power over that of the noise at each frequency."""
-        power = state.observed(index, self.band).square() / state.noise_variance(index, self.band)
-        return power.flatten(0, 1).mean(0)
 
     def _weigh_residual(self, residual: Float[Tensor, "p"], band: Band) -> None:
         """Follow how much power over that of the noise the maps leave in each shell; never less than the noise's.
@@ -283,6 +277,11 @@ def _compare(
     """Log likelihood, over noise alone, of every shift and rotation; contrast is taken as one."""
     power = images.power[:, 0] @ slices.square().T
     return torch.baddbmm(power[:, None], score, slices.T.expand(len(score), -1, -1), beta=-0.5)
+
+
+def _power_over_noise(images: WeightedImages) -> Float[Tensor, "p"]:
+    """The images' power over that of the noise at each frequency, from the score's and the CTF's."""
+    return (images.score.square() / images.power.clamp(min=1e-20)).mean((0, 1))
 
 
 def _balancing_weights(evidence: Float[Tensor, "b k"], num_rounds: int = 10) -> Float[Tensor, "k"]:

@@ -4,29 +4,21 @@ import torch
 
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.lattice import Lattice
-from cryohydra.inference.reconstruction import enlarge, particle_mask
-from cryohydra.inference.variation import find_components, locate_images
+from cryohydra.inference.reconstruction import enlarge
 from cryohydra.model.fitting import fit_field_to_lattice
-from cryohydra.training.posed import posed_images
+from cryohydra.training.class_variation import ClassVariation, vary
 from cryohydra.training.state import TrainingState
 
-_MOST_IMAGES = 4000
-"""Of a class, from which its components are found; all are then located along them."""
 _LEAST_PROBABILITY = 0.01
 """Particles of less are no members of a class."""
-_WELL_KNOWN = 0.5
-"""Half-map correlation of the mean down to which its variation, which is much weaker, can be told from noise."""
-_AT_ONCE = 256
 
 
-def fit_fields(
-    state: TrainingState, components: list[Float[Tensor, "z n n n"]] | None = None, steps: int = 500
-) -> list[float]:
+def fit_fields(state: TrainingState, variations: list[ClassVariation] | None = None, steps: int = 400) -> list[float]:
     """Fit each class's field to its map.
 
     Args:
-        components: Of each class, on the maps' lattice: the field learns the map plus z times these at the
-            conformations of the class's particles. None to learn the map alone, at their mean.
+        variations: Of each class: the field learns the map plus z times its components, at the conformations of
+            its members. None to learn the map alone, at their mean.
 
     Returns:
         What each field leaves of its map: root mean squares, one over the other.
@@ -35,20 +27,14 @@ def fit_fields(
     radius = max(state.maps.known_radius() + 2, 4)
     radius = min(radius, state.maps.lattice.radius)
     state.field_radius = radius
-    errors = []
-    for k in range(state.num_classes):
-        lattice = Lattice(state.maps.lattice.box_size, radius)
-        mean = state.mean_conformation(k)
-        of_class = mean.new_zeros(len(mean), *lattice.shape)
-        conformations = mean[None]
-        if components is not None and _members(state, k).numel():
-            of_class = enlarge(components[k], lattice)
-            conformations = state.conformations.all_means(state.images)[_members(state, k), k]
-        errors.append(_fit(state, k, lattice, of_class, conformations, steps))
-    return errors
+    lattice = Lattice(state.maps.lattice.box_size, radius)
+    means = [state.mean_conformation(k) for k in range(state.num_classes)]
+    if variations is None:
+        variations = [ClassVariation(z.new_zeros(len(z), *lattice.shape), z[None]) for z in means]
+    return [_fit(state, k, lattice, z, variations[k], steps) for k, z in enumerate(means)]
 
 
-def find_variation(state: TrainingState, particle_radius: float = 0.45) -> list[Float[Tensor, "z n n n"]] | None:
+def find_variation(state: TrainingState) -> list[ClassVariation] | None:
     """Find the components of every class and put its particles' conformations along them.
 
     Returns:
@@ -58,37 +44,30 @@ def find_variation(state: TrainingState, particle_radius: float = 0.45) -> list[
     assert state.maps is not None
     if not state.finds_conformations:
         return None
-    radius = min(max(state.maps.known_radius(_WELL_KNOWN), 4), state.maps.lattice.radius)
-    lattice, band = Lattice(state.images.box_size, radius), state.band(radius)
-    mask = particle_mask(lattice, particle_radius, state.device)
-    means = enlarge(state.maps.values, lattice)
     conformations = state.conformations.all_means(state.images)
     found = []
     for k in range(state.num_classes):
         members = _members(state, k)
-        chosen = members[torch.randperm(len(members), generator=state.generator)[:_MOST_IMAGES]]
-        images = posed_images(state, chosen, k, band)
-        z_dim = state.mixture.z_dim
-        components = find_components(images, band, lattice, means[k], mask, z_dim, state.generator)
-        for some in members.split(_AT_ONCE):
-            located = locate_images(posed_images(state, some, k, band), band, lattice, means[k], components)
-            conformations[some.to(state.device), k] = located
-        found.append(enlarge(components, state.maps.lattice))
+        variation = vary(state, state.maps, k, members, state.mixture.z_dim)
+        conformations[members.to(state.device), k] = variation.coordinate
+        found.append(variation)
     state.conformations.set_means(torch.arange(len(state), device=state.device), conformations)
     return found
 
 
 def _members(state: TrainingState, class_index: int) -> Int[Tensor, "m"]:
+    """Rows of a class's particles; of an empty class, its likeliest one."""
     probability = state.classes.log_posterior().exp()[:, class_index]
-    return torch.nonzero(probability > _LEAST_PROBABILITY).squeeze(-1).cpu()
+    least = probability.max().clamp(max=_LEAST_PROBABILITY)
+    return torch.nonzero(probability >= least).squeeze(-1).cpu()
 
 
 def _fit(
     state: TrainingState,
     class_index: int,
     lattice: Lattice,
-    components: Float[Tensor, "z n n n"],
-    conformations: Float[Tensor, "m z"],
+    z: Float[Tensor, "z"],
+    variation: ClassVariation,
     steps: int,
 ) -> float:
     assert state.maps is not None
@@ -103,9 +82,9 @@ def _fit(
         lattice.box_size,
         lattice.radius,
         lattice.oversampling,
-        z=state.mean_conformation(class_index),
-        components=components[:, inner, inner, inner],
-        conformations=conformations,
+        z=z,
+        components=enlarge(variation.components, lattice)[:, inner, inner, inner],
+        conformations=variation.coordinate,
         generator=state.generator,
         steps=steps,
     )

@@ -5,24 +5,25 @@ from typing import Any
 import torch
 
 from cryohydra._typing import Float, Int, Tensor
-from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.fourier.lattice import Lattice
 from cryohydra.geometry.rotations import random_rotations
-from cryohydra.inference.evidence import log_likelihood_over_contrast
-from cryohydra.inference.images import WeightedImages
-from cryohydra.inference.reconstruction import ClassSums, particle_mask
+from cryohydra.inference.local_search import LocalSteps
+from cryohydra.inference.reconstruction import particle_mask
 from cryohydra.inference.slices import GridSlicers, LatticeSlices
 from cryohydra.physics.pose import Pose
 from cryohydra.training.handover import find_variation, fit_fields
+from cryohydra.training.map_pass import MapPass, widened
 from cryohydra.training.splitting import split_by_variation
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
 
 _RELATIVE_GAIN = 2e-4
+_LEAST_KNOWN = 3
+"""Fourier pixels to which maps must be known for poses to be sharpened in them."""
 
 
 class KnownPoses(Stage):
-    """Passes over all images at their given poses: weigh classes, sum, solve.
+    """Passes over all images from the poses given: weigh classes, sharpen poses if they are to be learned, sum, solve.
 
     The first pass makes the mean of all images, the second one map of each cluster along the components in
     which they differ most; then classes are weighed by their evidence.
@@ -37,83 +38,77 @@ class KnownPoses(Stage):
         max_passes: int,
         num_images: int,
         batch_size: int,
+        steps: LocalSteps,
         random_poses: bool = False,
         particle_radius: float = 0.45,
     ):
         """Plan the stage.
 
         Args:
+            radius: Highest frequency ever compared, in Fourier pixels; the maps' own decide of each pass.
+            steps: How far poses may move.
             random_poses: Turn images at random instead: the published start without knowledge.
         """
-        self.radius = radius
+        self.last_radius = self.radius = radius
         self.max_images = max_passes * num_images
         self.batch_size = batch_size
+        self.steps = steps
         self.random_poses = random_poses
         self.particle_radius = particle_radius
         self.pass_count = 0
         self.evidence_before = float("-inf")
         self._slicers = GridSlicers()
-        self._slices: LatticeSlices | None = None
 
     def begin(self, state: TrainingState) -> None:
         """Make room for the sums."""
-        self.lattice = Lattice(state.images.box_size, self.radius)
-        self.band = state.band(self.radius)
+        self.lattice = Lattice(state.images.box_size, self.last_radius)
         self.mask = particle_mask(self.lattice, self.particle_radius, state.device)
         state.fields_are_fitted = False
+        if self.random_poses:
+            self._forget_poses(state)
         self.start = self._first_weights(state)
-        self.halves = None if state.maps is None else state.maps.values.expand(2, *state.maps.values.shape)
-        self._begin_pass(state)
+        self._begin_pass(state, None if state.maps is None else state.maps.values)
 
-    def _begin_pass(self, state: TrainingState) -> None:
-        self.sums = ClassSums.empty(self.lattice, state.num_classes, state.device)
-        self._slices = None
-        self.evidence_sum, self.num_seen = 0.0, 0
+    def _begin_pass(self, state: TrainingState, compared: Float[Tensor, "m n n n"] | None) -> None:
+        halves = None if compared is None else LatticeSlices(self.lattice, compared, self._slicers)
+        # In maps that are noise, of too few images, poses would follow the noise.
+        moves = state.maps is not None and state.maps.known_radius() >= _LEAST_KNOWN
+        self.current = MapPass(state, self.lattice, halves, self.radius, self.steps if moves else LocalSteps(count=0))
 
     def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
         """Weigh the classes of a batch and add it to the sums."""
-        rows = index.to(state.device)
-        images = state.weighted(index, self.band)
-        pose = self._pose(state, rows)
+        note, rows = f"pass {self.pass_count + 1}, band {self.radius}", index.to(state.device)
+        images = state.weighted(index, self.current.summed)
+        evidence = torch.zeros(len(rows), device=state.device)
         if self.start is not None:
-            weight = self.start[rows]
-            evidence = torch.zeros(len(rows), device=state.device)
+            self.current.add(state, rows, images, self.start[rows])
         else:
-            log_likelihood = self._compare(images, pose, rows % 2)
-            state.classes.log_evidence[rows] = log_likelihood
-            log_weight = state.classes.log_weight
-            weight = torch.softmax(log_weight + log_likelihood, dim=1)
-            evidence = torch.logsumexp(log_weight + log_likelihood, dim=1)
-        classes = torch.arange(state.num_classes, device=state.device).expand_as(weight)
-        self.sums.add(
-            images,
-            self.band,
-            rows,
-            weight,
-            classes,
-            pose.rotation.transpose(1, 2),
-            pose.shift_px.transpose(1, 2),
-        )
-        self.evidence_sum += float(evidence.sum())
-        self.num_seen += len(index)
-        loss = -float(evidence.mean())
-        if self.num_seen >= len(state):
+            # Poses were given for all classes: each image is compared with all, however improbable before.
+            every = torch.ones(len(rows), state.num_classes, dtype=torch.bool, device=state.device)
+            evidence = self.current.weigh(state, index, images, every)
+        if self.current.num_seen >= len(state):
             self._end_pass(state)
-        return StepResult(loss=loss, note=f"pass {self.pass_count + 1}")
+        return StepResult(loss=-float(evidence.mean()), note=note)
 
     def _end_pass(self, state: TrainingState) -> None:
-        state.maps, self.halves = self.sums.solve(self.mask), self.sums.solve_halves(self.mask)
-        evidence = self.evidence_sum / max(self.num_seen, 1)
+        state.maps, halves = self.current.sums.solve_with_halves(self.mask)
         self.pass_count += 1
         has_compared = self.start is None
+        known = min(self.last_radius, max(4, state.maps.known_radius() + 2))
+        # Poses that move must not lose their way in details before the coarse is right.
+        wider = min(known, widened(self.radius)) if has_compared and self.steps.count else known
         if has_compared:
             state.classes.update_weights()
-        gained = evidence - self.evidence_before
-        self.is_done = has_compared and gained < _RELATIVE_GAIN * abs(evidence)
-        self.evidence_before = evidence if has_compared else float("-inf")
-        is_first = self.pass_count == 1 and not has_compared and not self.random_poses
+            state.noise = self.current.refined_noise(state)
+            evidence = float(self.current.evidence) / self.current.num_seen
+            gained = evidence - self.evidence_before
+            self.is_done = wider < 1.1 * self.radius and gained < _RELATIVE_GAIN * abs(evidence)
+            self.evidence_before = evidence
+        self.radius = wider
+        # One class is its mean.
+        is_first = self.pass_count == 1 and not has_compared and not self.random_poses and state.num_classes > 1
         self.start = split_by_variation(state, state.maps, self.particle_radius) if is_first else None
-        self._begin_pass(state)
+        self._begin_pass(state, halves.flatten(0, 1))
 
     def _first_weights(self, state: TrainingState) -> Float[Tensor, "n k"] | None:
         """Even ones; at random poses random ones, so that maps differ; none if there are maps already."""
@@ -122,6 +117,11 @@ class KnownPoses(Stage):
         shape = (len(state), state.num_classes)
         weight = torch.rand(shape, generator=state.generator) if self.random_poses else torch.ones(shape)
         return (weight / weight.sum(1, keepdim=True)).to(state.device)
+
+    def _forget_poses(self, state: TrainingState) -> None:
+        rotation = random_rotations(len(state), state.generator).to(state.device)
+        shift_px = state.known_shift_px[:, None, None]
+        state.poses.set(torch.arange(len(state), device=state.device), Pose(rotation[:, None, None], shift_px))
 
     def end(self, state: TrainingState) -> str:
         """Fit the fields to the maps."""
@@ -137,40 +137,15 @@ class KnownPoses(Stage):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Between passes; a pass that was cut short begins anew."""
+        """Between passes; a pass that was cut short begins anew, and compares with the maps of all images."""
         return {
             "pass_count": self.pass_count,
             "evidence_before": self.evidence_before,
             "start": self.start,
-            "halves": self.halves,
+            "radius": self.radius,
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Go on with the next pass."""
         self.pass_count, self.evidence_before = saved["pass_count"], saved["evidence_before"]
-        self.start, self.halves, self._slices = saved["start"], saved["halves"], None
-
-    def _pose(self, state: TrainingState, rows: Int[Tensor, "b"]) -> Pose:
-        pose = state.poses.pose(rows)
-        if not self.random_poses:
-            # Known shifts were undone already, with the images' scores.
-            return Pose(pose.rotation, pose.shift_px - state.known_shift_px[rows][:, None, None])
-        turned = random_rotations(len(rows), state.generator).to(state.device)
-        return Pose(turned[:, None, None].expand_as(pose.rotation), torch.zeros_like(pose.shift_px))
-
-    def _compare(self, images: WeightedImages, pose: Pose, half: Int[Tensor, "b"]) -> Float[Tensor, "b k"]:
-        """Log likelihood of each class at the pose, over noise alone, in maps that the images are no part of."""
-        num_classes = pose.rotation.shape[2]
-        if self._slices is None:
-            assert self.halves is not None, "there are maps once there is no start"
-            self._slices = LatticeSlices(self.lattice, self.halves.flatten(0, 1), self._slicers)
-        score = torch.zeros(len(half), num_classes, device=half.device)
-        power = torch.zeros_like(score)
-        for k in range(num_classes):
-            rotation = pose.rotation[:, :, k]
-            which = ((1 - half) * num_classes + k)[:, None].expand(rotation.shape[:2]).flatten()
-            cut = self._slices.of_candidates(self.band, which, rotation.flatten(0, 1)).unflatten(0, rotation.shape[:2])
-            shifted = shift_hartley(images.score, self.band.frequencies, -pose.shift_px[:, :, k])
-            score[:, k] = (shifted * cut).sum((1, 2))
-            power[:, k] = (images.power * cut.square()).sum((1, 2))
-        return log_likelihood_over_contrast(score, power)
+        self.start, self.radius = saved["start"], saved["radius"]

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import torch
 
-from cryohydra._typing import Bool, Float, Int, Tensor
+from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.fourier.lattice import slice_frequencies
-from cryohydra.inference.evidence import negative_log_evidence
+from cryohydra.inference.evidence import carry_shares, negative_log_evidence
 from cryohydra.inference.likelihood import Likelihood
 from cryohydra.model.tables import Conformation, RowAdam, moved
 from cryohydra.physics.pose import Pose
@@ -130,7 +130,7 @@ class Refinement(Stage):
         return self._count_visit(state, float(loss.detach()), len(index))
 
     def end(self, state: TrainingState) -> str:
-        """Weigh all classes of all particles once more, with everything as it is now."""
+        """Weigh the classes of all particles once more, with everything as it is now."""
         self._weigh_all(state)
         last = self.epoch_losses[-1] if self.epoch_losses else float("nan")
         ended = "converged" if self.is_done else "reached its bound"
@@ -204,7 +204,7 @@ class Refinement(Stage):
                 smoothness = smoothness + (predicted.square() * weight).sum() / len(rows)
             columns.append(column)
         now = torch.stack(columns, dim=1)
-        return _with_carried_shares(now, before, is_evaluated, state.classes.log_weight), smoothness
+        return carry_shares(now, before, is_evaluated, state.classes.log_weight), smoothness
 
     def _predict(
         self,
@@ -300,23 +300,22 @@ class Refinement(Stage):
         return StepResult(loss=loss, note=f"loss {loss:.2f}, band {self._radius()}")
 
     def _has_converged(self) -> bool:
-        """Whether the last three epochs together gained less than a five-hundredth of all that is explained."""
+        """Whether the last two epochs together gained less than a five-hundredth of all that is explained."""
         losses = self.epoch_losses
-        is_early = len(losses) < 5 or self.num_seen <= self.plan.pose_only_images or self._radius() < self.plan.radius
-        return not is_early and losses[-4] - losses[-1] < 0.002 * abs(losses[-1])
+        is_early = len(losses) < 3 or self.num_seen <= self.plan.pose_only_images or self._radius() < self.plan.radius
+        return not is_early and losses[-3] - losses[-1] < 0.002 * abs(losses[-1])
 
     @torch.no_grad()
     def _weigh_all(self, state: TrainingState) -> None:
-        """Evidence of every class for every particle, poses and conformations as they are."""
+        """Evidence of the classes that matter to each particle, poses and conformations as they are."""
         band = state.band(self.plan.radius)
         for index in torch.arange(len(state)).split(self.batch_size):
             rows = index.to(state.device)
-            every = torch.arange(len(rows), device=state.device)
             z = state.conformations.of(index, state.images).mean
             log_likelihood, _ = self._log_likelihood(
                 state,
                 rows,
-                [every] * state.num_classes,
+                self._classes_that_matter(state, rows),
                 state.poses.pose(rows),
                 z,
                 state.observed(index, band),
@@ -327,24 +326,6 @@ class Refinement(Stage):
             state.classes.log_evidence[rows] = log_likelihood
         if self.plan.learns_weights == "posterior":
             state.classes.update_weights()
-
-
-def _with_carried_shares(
-    now: Float[Tensor, "b k"],
-    before: Float[Tensor, "b k"],
-    is_evaluated: Bool[Tensor, "b k"],
-    log_weight: Float[Tensor, "k"],
-) -> Float[Tensor, "b k"]:
-    """Evidence in which a class that was not evaluated moves as the others together do.
-
-    Steps may compare another band than the stage before them, where its evidence would mean nothing:
-    its share, small when it was passed over, still does.
-    """
-
-    def together(evidence: Tensor) -> Tensor:
-        return torch.where(is_evaluated, log_weight + evidence, -torch.inf).logsumexp(1, keepdim=True)
-
-    return torch.where(is_evaluated, now, before + (together(now.detach()) - together(before)))
 
 
 _PX_PER_RADIAN = 10.0

@@ -5,26 +5,31 @@ from typing import Any, Literal
 
 import torch
 
-from cryohydra._typing import Int, Tensor
-from cryohydra.fourier.hartley import shift_hartley
+from cryohydra._typing import Bool, Float, Int, Tensor
 from cryohydra.fourier.lattice import Lattice
 from cryohydra.geometry.so3_grid import angular_step, level_for_step
 from cryohydra.inference.candidates import Candidates
 from cryohydra.inference.images import WeightedImages
+from cryohydra.inference.local_search import LocalPoses, LocalSteps, likelier, sharpen_poses
 from cryohydra.inference.pose_search.base import PoseSearch, SearchPlan
-from cryohydra.inference.reconstruction import ClassMaps, ClassSums, enlarge, particle_mask
+from cryohydra.inference.reconstruction import ClassMaps, enlarge, particle_mask
 from cryohydra.inference.slices import GridSlicers, LatticeSlices, SliceSource
 from cryohydra.model.slices import FieldSlices
-from cryohydra.physics.noise import NoiseSpectrum, shell_means
+from cryohydra.physics.pose import Pose
 from cryohydra.training.ab_initio import RESOLVED
 from cryohydra.training.handover import find_variation, fit_fields
+from cryohydra.training.map_pass import MapPass, widened
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
 
 _FINEST = 1.5
 """The last grid's step is at most _FINEST / radius radians: gradients do the rest."""
-_GROWTH = 1.4
-"""A pass widens the band by this factor at most: poses sharpen step by step."""
+_NUM_SEARCHES = 2
+"""Passes that search all poses: in rough maps, and once more in those that came of it, for what went astray."""
+_SEARCHED_RADIUS = 10
+"""In Fourier pixels: what two levels of the default grids resolve. Steps from there reach the wider band."""
+_LEAST_PROBABILITY = 1e-3
+"""Classes less probable than this for an image are passed over until all is searched anew."""
 
 
 def plan_search(
@@ -57,7 +62,11 @@ def plan_search(
 
 
 class Searching(Stage):
-    """Passes over all images: search poses in the maps, sum, solve, widen the band."""
+    """Passes over all images: find or sharpen their poses in the maps, sum, solve, widen the band.
+
+    A pass that searches compares images with whole grids of poses. Those after it only take steps from the poses
+    found (`MapPass`), at a fraction of the cost, until the maps gain no more.
+    """
 
     name = "search"
 
@@ -75,7 +84,7 @@ class Searching(Stage):
         shift_centre_px: tuple[float, float],
         max_images: int,
         batch_size: int,
-        num_passes: int = 8,
+        num_passes: int = 16,
         particle_radius: float = 0.45,
     ):
         """Plan the stage.
@@ -83,6 +92,7 @@ class Searching(Stage):
         Args:
             slices: Cut from the maps, or at every candidate from the network that is fitted to them.
             first_radius: Band of the first pass, in Fourier pixels; the maps' own decide of the next.
+            num_passes: At most.
         """
         self.search = search
         self.slice_kind = slices
@@ -94,7 +104,8 @@ class Searching(Stage):
         self.max_images = max_images
         self.num_passes = num_passes
         self.particle_radius = particle_radius
-        self.pass_count = 0
+        self.pass_count, self.num_searches = 0, 0
+        self.is_searching = True
         self.evidence_before = -math.inf
         self._slicers = GridSlicers()
 
@@ -109,32 +120,37 @@ class Searching(Stage):
             state.maps = ClassMaps(self.lattice, values, weight, correlation)
         self.mask = particle_mask(self.lattice, self.particle_radius, state.device)
         state.fields_are_fitted = False
-        self._begin_pass(state)
+        self._begin_pass(state, state.maps.values)
 
-    def _begin_pass(self, state: TrainingState) -> None:
+    def _begin_pass(self, state: TrainingState, compared: Float[Tensor, "m n n n"]) -> None:
+        """Prepare to search in the maps and to compare with these: the same, or those of their halves."""
         assert state.maps is not None
-        self.slices = self._slices_of(state, state.maps)
-        self.sums = ClassSums.empty(self.lattice, state.num_classes, state.device)
-        self.residual = torch.zeros(len(state.noise.variance), state.images.box_size // 2 + 1, device=state.device)
-        self.num_residuals = torch.zeros(len(state.noise.variance), device=state.device)
-        self.evidence_sum, self.num_seen = 0.0, 0
-        # Poses found in a band say something of the next wider one; beyond that there is only noise to sum.
-        self.summed = state.band(min(self.last_radius, self._widened() + 1))
-
-    def _slices_of(self, state: TrainingState, maps: ClassMaps) -> SliceSource:
         if self.slice_kind == "sliced":
-            return LatticeSlices(self.lattice, maps.values, self._slicers)
-        fit_fields(state)
-        conformation = torch.stack([state.mean_conformation(k) for k in range(state.num_classes)])
-        return FieldSlices(state.mixture, conformation)
-
-    def _widened(self) -> int:
-        return int(_GROWTH * self.radius) + 1
+            self.slices: SliceSource = LatticeSlices(self.lattice, state.maps.values, self._slicers)
+            self.halves: SliceSource = LatticeSlices(self.lattice, compared, self._slicers)
+        else:
+            fit_fields(state)
+            conformation = torch.stack([state.mean_conformation(k) for k in range(state.num_classes)])
+            self.slices = self.halves = FieldSlices(state.mixture, conformation)
+        self.steps = LocalSteps(shifts=self.shift_extent_px > 0)
+        self.current = MapPass(state, self.lattice, self.halves, self.radius, self.steps)
 
     def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
-        """Search the poses of a batch and add it to the sums."""
+        """Find or sharpen the poses of a batch and add it to the sums."""
+        note = f"pass {self.pass_count + 1}, {'searching' if self.is_searching else 'sharpening'}, band {self.radius}"
+        rows = index.to(state.device)
+        images = state.weighted(index, self.current.summed)
+        if self.is_searching:
+            self._search(state, rows, images)
+        evidence = self.current.weigh(state, index, images, _matters(state, rows))
+        if self.current.num_seen >= len(state):
+            self._end_pass(state)
+        return StepResult(loss=-float(evidence.mean()), note=note)
+
+    def _search(self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages) -> None:
+        """Compare with whole grids; of the pose found and the one held before, each class keeps the likelier."""
         plan = plan_search(
-            self.radius,
+            min(self.radius, _SEARCHED_RADIUS),
             base_level=self.base_level,
             num_refinements=self.num_refinements,
             box_size=state.images.box_size,
@@ -142,49 +158,61 @@ class Searching(Stage):
             shift_centre_px=self.shift_centre_px,
             num_kept=self.num_kept,
         )
-        images = state.weighted(index, self.summed)
-        found = self.search(plan).search(self.slices, images, self.summed, state.classes.log_weight)
-        posterior = found.posterior(state.classes.log_weight)
-        rows = index.to(state.device)
-        self.sums.add(
-            images,
-            self.summed,
-            rows,
-            posterior,
-            found.class_index,
-            found.rotation[:, :, None],
-            found.shift_px[:, :, None],
+        found = self.search(plan).search(self.slices, images, self.current.summed, state.classes.log_weight)
+        state.classes.log_evidence[rows] = found.log_evidence
+        state.classes.log_pose_volume[rows] = _log_pose_volume(found, state.num_classes)
+        best = found.best_of_class(state.num_classes)
+        if self.num_searches == 0:
+            state.poses.set(
+                rows, Pose(best.rotation[:, None], (best.shift_px + state.known_shift_px[rows][:, None])[:, None])
+            )
+            return
+        image, class_index = torch.nonzero(_matters(state, rows), as_tuple=True)
+        of_pair = rows[image]
+        known_shift = state.known_shift_px[of_pair][:, None]
+        images_of_pairs = images.rows(image)
+
+        def sharpened(rotation: Tensor, shift_px: Tensor, radius: int, steps: LocalSteps) -> LocalPoses:
+            narrow = images_of_pairs.at(self.current.summed.within(radius))
+            which = self.current.other_half(state, of_pair, class_index)
+            return sharpen_poses(self.halves, narrow, state.band(radius), which, rotation, shift_px, steps)
+
+        rotation, shift_px = best.rotation[image, class_index][:, None], best.shift_px[image, class_index][:, None]
+        radius = plan.radii[-1]
+        while radius < self.radius:
+            nearer = sharpened(rotation, shift_px, radius, self.steps)
+            rotation, shift_px, radius = nearer.rotation, nearer.shift_px, widened(radius)
+        held = (
+            state.poses.rotation[of_pair, :, class_index],
+            state.poses.shift_px[of_pair, :, class_index] - known_shift,
         )
-        self._add_residuals(state, index, images, found)
-        self._remember(state, rows, images, found)
-        evidence = torch.logsumexp(state.classes.log_weight + found.log_evidence, dim=1)
-        self.evidence_sum += float(evidence.sum())
-        self.num_seen += len(index)
-        if self.num_seen >= len(state):
-            self._end_pass(state)
-        note = f"pass {self.pass_count + 1}, band {self.radius}"
-        return StepResult(loss=-float(evidence.mean()), note=note)
+        kept = likelier(
+            sharpened(rotation, shift_px, self.radius, self.steps), sharpened(*held, self.radius, LocalSteps(count=0))
+        )
+        state.poses.rotation[of_pair, :, class_index] = kept.rotation
+        state.poses.shift_px[of_pair, :, class_index] = kept.shift_px + known_shift
 
     def _end_pass(self, state: TrainingState) -> None:
-        state.maps = self.sums.solve(self.mask)
-        state.noise = self._refined_noise(state)
+        state.maps, halves = self.current.sums.solve_with_halves(self.mask)
+        state.noise = self.current.refined_noise(state)
         state.classes.update_weights()
-        evidence = self.evidence_sum / self.num_seen
+        evidence = float(self.current.evidence) / self.current.num_seen
         self.pass_count += 1
+        self.num_searches += self.is_searching
         # Two Fourier pixels beyond what is known: enough to grow, too little to fit noise.
-        known = min(state.maps.known_radius() + 2, self._widened())
-        wider = min(self.last_radius, max(self.radius, known))
-        has_settled = wider == self.radius and evidence - self.evidence_before < 0.01 * abs(evidence)
-        self.is_done = self.pass_count >= self.num_passes or has_settled
-        # A wider band compares more: its evidence is no gain over the narrower one's.
-        self.evidence_before = evidence if wider == self.radius else -math.inf
+        wider = min(self.last_radius, max(self.radius, min(state.maps.known_radius() + 2, widened(self.radius))))
+        has_settled = wider < 1.1 * self.radius and evidence - self.evidence_before < 0.01 * abs(evidence)
+        # What a search finds the volume of poses to be worth is not what the last one found.
+        self.evidence_before = evidence
+        self.is_searching = has_settled and self.num_searches < _NUM_SEARCHES
+        self.is_done = self.pass_count >= self.num_passes or (has_settled and not self.is_searching)
         self.radius = wider
-        self._begin_pass(state)
+        self._begin_pass(state, halves.flatten(0, 1))
 
     def end(self, state: TrainingState) -> str:
         """Fit the fields to the maps."""
         assert state.maps is not None
-        if self.pass_count == 0 and self.num_seen:
+        if self.pass_count == 0 and self.current.num_seen:
             self._end_pass(state)
         error = fit_fields(state, find_variation(state))
         state.fields_are_fitted = True
@@ -195,47 +223,31 @@ class Searching(Stage):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Between passes; a pass that was cut short begins anew."""
-        return {"radius": self.radius, "pass_count": self.pass_count, "evidence_before": self.evidence_before}
+        """Between passes; a pass that was cut short begins anew, and compares with the maps of all images."""
+        return {
+            "radius": self.radius,
+            "pass_count": self.pass_count,
+            "num_searches": self.num_searches,
+            "is_searching": self.is_searching,
+            "evidence_before": self.evidence_before,
+        }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Go on with the next pass."""
-        self.radius, self.pass_count = saved["radius"], saved["pass_count"]
-        self.evidence_before = saved["evidence_before"]
+        for name, value in saved.items():
+            setattr(self, name, value)
 
-    def _add_residuals(self, state: TrainingState, index: Tensor, images: WeightedImages, found: Candidates) -> None:
-        """Sum what the best candidates leave of the images' power."""
-        best = found.log_mass.argmax(1)
-        rows = torch.arange(len(best), device=best.device)
-        slices = self.slices.of_candidates(self.summed, found.class_index[rows, best], found.rotation[rows, best])
-        contrast = found.contrast[rows, best][:, None]
-        # |y - a C V|^2 by shells, all over the noise: the cross term is the score's.
-        score = shift_hartley(images.score[:, 0], self.summed.frequencies, -found.shift_px[rows, best])
-        observed = state.observed(index, self.summed)[:, 0]
-        noise = state.noise_variance(index, self.summed)[:, 0]
-        left = observed.square() + noise * (
-            contrast.square() * images.power[:, 0] * slices.square() - 2 * contrast * score * slices
-        )
-        group = state.images.optics(index).group[:, 0].to(state.device)
-        means = shell_means(left, self.summed, self.residual.shape[1])
-        self.residual.index_add_(0, group, torch.nan_to_num(means))
-        self.num_residuals.index_add_(0, group, torch.ones_like(best, dtype=torch.float32))
 
-    def _refined_noise(self, state: TrainingState) -> NoiseSpectrum:
-        """The residuals' spectrum where the band has it, the earlier one elsewhere."""
-        measured = self.residual / self.num_residuals.clamp(min=1)[:, None]
-        return NoiseSpectrum(torch.where(measured > 0, measured, state.noise.variance))
+def _matters(state: TrainingState, rows: Int[Tensor, "b"]) -> Bool[Tensor, "b k"]:
+    return state.classes.log_posterior(rows) > math.log(_LEAST_PROBABILITY)
 
-    def _remember(self, state: TrainingState, rows: Tensor, images: WeightedImages, found: Candidates) -> None:
-        best = found.best_of_class(state.num_classes)
-        shift = best.shift_px + state.known_shift_px[rows][:, None]
-        state.poses.rotation[rows] = best.rotation[:, None]
-        state.poses.shift_px[rows] = shift[:, None]
-        state.classes.log_evidence[rows] = found.log_evidence
-        of_class = found.class_index[:, None, :] == torch.arange(state.num_classes, device=rows.device)[:, None]
-        found_mass = of_class & found.log_mass[:, None, :].isfinite()
-        peak = torch.where(found_mass, found.log_likelihood[:, None, :], -torch.inf).amax(2)
-        volume = torch.where(peak.isfinite(), found.log_evidence - peak, torch.inf)
-        # A class without candidates: as if its poses were as well known as the best known class's.
-        least = volume.amin(1, keepdim=True)
-        state.classes.log_pose_volume[rows] = torch.where(volume.isfinite(), volume, least)
+
+def _log_pose_volume(found: Candidates, num_classes: int) -> Float[Tensor, "b k"]:
+    """Evidence over all poses less the likelihood at the best one."""
+    of_class = found.class_index[:, None, :] == torch.arange(num_classes, device=found.log_mass.device)[:, None]
+    has_mass = of_class & found.log_mass[:, None, :].isfinite()
+    peak = torch.where(has_mass, found.log_likelihood[:, None, :], -torch.inf).amax(2)
+    volume = torch.where(peak.isfinite(), found.log_evidence - peak, torch.inf)
+    # A class without candidates: as if its poses were as well known as the best known class's.
+    least = volume.amin(1, keepdim=True)
+    return torch.where(volume.isfinite(), volume, least)
