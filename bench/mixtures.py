@@ -4,8 +4,8 @@ python bench/mixtures.py --models DIR --sets alone easy --seeds 0 1 2
 python bench/mixtures.py --models DIR --short
 
 DIR holds the atomic models named below as the Protein Data Bank gives them. Every run is a process of its own, as a
-user's; one that fails or takes too long is a row too. Rows are kept in FOLDER/rows.jsonl, a table of all of them in
-FOLDER/table.md.
+user's; one that fails or takes too long is a row too. Rows are kept in FOLDER/rows.jsonl, with their settings; the
+table of this call is FOLDER/table.md.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S")
     parser.add_argument("--short", action="store_true", help=f"{' and '.join(_SHORT)} only")
     parser.add_argument("--cfgs", nargs="+", default=[], metavar="KEY=VAL", help="settings beside the set's own")
-    parser.add_argument("--timeout", type=float, default=3600, metavar="SECONDS", help="for each training")
+    parser.add_argument("--timeout", type=float, default=3600, metavar="SECONDS", help="for each command")
     parser.add_argument("--folder", type=Path, default=None, help="keep data and runs there (default: removed)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mixtures-") as temporary:
@@ -104,13 +104,15 @@ def main() -> int:
 def run_set(name: str, seed: int, folder: Path, args: argparse.Namespace) -> Row:
     """Simulate, set up, train and score one set with one seed."""
     mixture = SETS[name]
-    data, out = folder / f"{name}-{seed}-data", folder / f"{name}-{seed}"
+    data = folder / f"{name}-{seed}-data"
+    # A folder of its own: setup keeps what an earlier one was told.
+    out = next(path for i in range(10_000) if not (path := folder / f"{name}-{seed}-{i}").exists())
     size = ["--n-images", mixture.num_images, "--box", mixture.box_size, "--apix", mixture.pixel_size]
     models = [str(args.models / model) for model in mixture.models]
     kind = "het" if mixture.is_heterogeneous else "homo"
     latent = ["z_dim=1"] if mixture.is_heterogeneous else []
     cfgs = [f"n_classes={mixture.num_classes}", f"seed={seed}", "log_heavy_interval=0", *latent, *mixture.settings]
-    row: Row = {"set": name, "seed": seed, "ended": "ok"}
+    row: Row = {"set": name, "seed": seed, "ended": "ok", "cfgs": args.cfgs}
     commands = [
         ["simulate", data, "--model", *models, *size, "--snr", mixture.snr, "--seed", seed, *mixture.simulate],
         ["setup", out, "--particles", data / "particles.star", "--reconstruction-type", kind, "--cfgs", *cfgs],
@@ -131,7 +133,7 @@ def run_set(name: str, seed: int, folder: Path, args: argparse.Namespace) -> Row
             return row | {"ended": f"{command[0]}: {(done.stderr.strip().splitlines() or ['?'])[-1]}"}
         if command[0] == "train":
             row["seconds"] = time.monotonic() - begun
-    row["memory_gib"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    row["largest_so_far_gib"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     row["stages"] = stage_seconds(out / "out" / "training.log")
     return row | figures(json.loads((out / "score.json").read_text()))
 
@@ -185,11 +187,18 @@ _COLUMNS += ["degrees of pose", "FSC 0.5 in A", "ceiling in A", "motion"]
 
 def _cells(row: Row) -> list[str]:
     if row["ended"] != "ok":
-        return [row["set"], str(row["seed"]), row["ended"]]
+        return [row["set"], str(row["seed"]), row["ended"], *[""] * (len(_COLUMNS) - 3)]
     stages = ", ".join(f"{name} {seconds:.0f}" for name, seconds in row["stages"].items())
     motion = " ".join(f"{value:.2f}" for value in row["motion"] if value is not None)
     return [
-        *(row["set"], str(row["seed"]), row["ended"], f"{row['seconds']:.0f}", stages, f"{row['memory_gib']:.1f}"),
+        *(
+            row["set"],
+            str(row["seed"]),
+            row["ended"],
+            f"{row['seconds']:.0f}",
+            stages,
+            f"{row['largest_so_far_gib']:.1f}",
+        ),
         *(f"{row['ari']:.3f}", f"{row['accuracy']:.1%}", f"{row['calibration']:.3f}"),
         *(_numbers(row["degrees"], 1), _numbers(row["angstrom"], 0), _numbers(row["ceiling"], 0), motion),
     ]

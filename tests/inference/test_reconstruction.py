@@ -26,7 +26,7 @@ def _sums(blobs, images, weight: torch.Tensor) -> ClassSums:
 
 def test_maps_come_back_and_say_how_far_they_are_known(blobs, take_images) -> None:
     images = take_images(blobs, BAND, 400, signal=3000.0, shift_std_px=1.0)
-    maps = _sums(blobs, images, torch.nn.functional.one_hot(images.labels, 2).float()).solve(
+    maps, _ = _sums(blobs, images, torch.nn.functional.one_hot(images.labels, 2).float()).solve(
         particle_mask(LATTICE, 0.45)
     )
     true = blobs.on_lattice(LATTICE)
@@ -39,24 +39,16 @@ def test_maps_come_back_and_say_how_far_they_are_known(blobs, take_images) -> No
 
 def test_noise_is_known_to_be_nothing(blobs, take_images) -> None:
     images = take_images(blobs, BAND, 200, signal=1e-3)
-    maps = _sums(blobs, images, torch.full((200, 2), 0.5)).solve(particle_mask(LATTICE, 0.45))
+    maps, _ = _sums(blobs, images, torch.full((200, 2), 0.5)).solve(particle_mask(LATTICE, 0.45))
     assert maps.known_radius() <= 3
 
 
 def test_a_class_without_images_is_empty_and_finite(blobs, take_images) -> None:
     images = take_images(blobs, BAND, 50, signal=300.0)
     weight = torch.tensor([1.0, 0.0]).expand(50, 2)
-    maps = _sums(blobs, images, weight).solve(particle_mask(LATTICE, 0.45))
+    maps, _ = _sums(blobs, images, weight).solve(particle_mask(LATTICE, 0.45))
     assert bool(maps.values.isfinite().all())
     assert float(maps.values[1].abs().max()) < 1e-3 * float(maps.values[0].abs().max())
-
-
-def test_earlier_images_can_count_less(blobs, take_images) -> None:
-    images = take_images(blobs, BAND, 10, signal=300.0)
-    sums = _sums(blobs, images, torch.full((10, 2), 0.5))
-    before = sums.denominator.clone()
-    sums.scale(0.5)
-    torch.testing.assert_close(sums.denominator, before / 2)
 
 
 def test_lattices_are_cut_and_padded_around_zero() -> None:
@@ -71,9 +63,9 @@ def test_a_half_knows_nothing_of_the_other_halfs_images(blobs, take_images) -> N
     # The class of odd particles is the other one; that of even ones stays.
     right = torch.nn.functional.one_hot(images.labels, 2).float()
     changed = torch.where((torch.arange(100) % 2 == 1)[:, None], 1 - right, right)
-    before, after = (_sums(blobs, images, weight).solve_with_halves(mask)[1] for weight in (right, changed))
-    # Damping, one number for each shell, may differ, and so may the mask: the halves agree less.
+    before, after = (_sums(blobs, images, weight).solve(mask)[1] for weight in (right, changed))
+    # Damping, one number for each shell, may differ, and with it a little across shells: the halves agree less.
     shell = LATTICE.distance().round() == 4
-    for half, least, most in ((0, 0.9, 1.001), (1, -1.0, 0.7)):
+    for half, least, most in ((0, 0.88, 1.001), (1, -1.0, 0.6)):
         cosine = torch.nn.functional.cosine_similarity(before[half][:, shell], after[half][:, shell], dim=1)
         assert bool(((cosine > least) & (cosine < most)).all())

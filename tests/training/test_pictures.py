@@ -8,13 +8,13 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cryohydra.cli.main import main
-from cryohydra.geometry.rotations import random_rotations, rotation_vector_to_matrix
+from cryohydra.geometry.rotations import geodesic_angle, random_rotations, rotation_vector_to_matrix
 from cryohydra.io.ctf_file import write_ctf_file
 from cryohydra.io.mrc import write_stack
 from cryohydra.io.pickles import write_pickle
 from cryohydra.io.pose_file import write_pose_file
 from cryohydra.physics.pose import Pose
-from cryohydra.training.pictures import pose_errors
+from cryohydra.training.pose_errors import pose_errors
 
 
 def as_pose(rotation: torch.Tensor, shift_px: torch.Tensor) -> Pose:
@@ -33,6 +33,8 @@ def test_a_frame_a_hand_and_an_offset_are_no_errors(is_mirrored: bool, generator
     assert errors.angle_degrees.max() < 0.2  # arccos near one, in float32
     assert errors.out_of_plane_degrees.max() < 0.2
     assert errors.shift_px.max() < 1e-4
+    assert errors.aligned.shift_px.abs().max() < 1e-4
+    assert float(geodesic_angle(errors.aligned.rotation[:, 0, 0], given).max()) < 0.01
 
 
 def test_a_turn_of_each_particle_is_its_error(generator: torch.Generator) -> None:
@@ -72,6 +74,15 @@ def test_a_training_leaves_figures_of_every_class(tmp_path: Path) -> None:
     tags = board.Tags()
     assert {"Data Loss", "Mask Radius"} <= set(tags["scalars"])
     assert {"Ratio per Class", "Posterior over Classes"} <= set(tags["images"])
-    for kind in ("Out-of-Plane Distribution", "Conformation - PCA", "Colored PCA", "PCA by Order"):
+    for kind in (
+        "Image",
+        "Euler Angles",
+        "Translation",
+        "Out-of-Plane Distribution",
+        "Conformation - PCA",
+        "Colored PCA",
+        "PCA by Order",
+    ):
         assert any(tag.startswith(f"{kind}/Class") for tag in tags["images"]), kind
     assert any(tag.startswith("Rotation Error Median/Class") for tag in tags["scalars"])
+    assert any(tag.startswith("Rotation Error/Class") for tag in tags["histograms"])

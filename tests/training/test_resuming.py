@@ -43,6 +43,29 @@ def test_resuming_after_an_epoch_equals_not_stopping(
         np.testing.assert_allclose(maps[1], maps[0], atol=1e-5 * np.abs(maps[0]).max())
 
 
+@pytest.mark.parametrize(("settings", "stage"), [({"n_imgs_pose_search": 500}, 1), (REFINE, 0)])
+def test_resuming_between_passes_equals_not_stopping(
+    prepare: Callable[..., Any], tmp_path: Path, settings: dict[str, Any], stage: int
+) -> None:
+    """A pass goes on in the band and with the half maps that the one before it left."""
+    settings = settings | {"log_heavy_interval": 1}
+    trainer, _ = prepare(tmp_path / "whole", **settings)
+    trainer.run()
+    run = RunFolder(tmp_path / "whole")
+    saved = {epoch: load_checkpoint(run.weights_path(epoch)).extra for epoch in run.epochs()}
+    between = [
+        epoch
+        for epoch, extra in saved.items()
+        if extra["stage"] == stage and extra["stage_state"].get("stage", {}).get("pass_count", 0) >= 2
+    ]
+    trainer, listener = prepare(tmp_path / "resumed", load=run.weights_path(between[0]), **settings)
+    trainer.run()
+    assert listener.stages[-1] == "refinement" and len(listener.stages) == 2
+    whole, resumed = _latents(tmp_path / "whole"), _latents(tmp_path / "resumed")
+    for name in ("rotation", "shift_px", "class_probability", "log_evidence"):
+        np.testing.assert_allclose(getattr(resumed, name), getattr(whole, name), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("stage", ["ab initio", "search", "refinement"])
 def test_an_interrupt_in_any_stage_saves_and_can_be_continued(
     prepare: Callable[..., Any], tmp_path: Path, stage: str

@@ -52,7 +52,7 @@ DEMO = Demonstration(
         "hypervolume_dim": 128,
         "lr": 1e-3,
         "batch_size_sgd": 64,
-        "epochs_sgd": 10,
+        "epochs_sgd": 3,
         "log_heavy_interval": 0,
     },
 )

@@ -160,7 +160,7 @@ class SearchSettings(Section):
     l_end: Positive = 32
     """Highest frequency at the last level of the search, in Fourier pixels."""
     n_iter: Count = 4
-    """Refinements of the grid; each halves its step."""
+    """Refinements of the grid, at most; each halves its step, and the search stops where steps between points do."""
     base_healpy: Count = 2
     """Level of the first grid of rotations: 1 has 576, 2 has 4608, 3 has 36864."""
     n_kept_poses: Positive = 8

@@ -14,7 +14,6 @@ class Candidates:
     class_index: Int[Tensor, "b c"]
     rotation: Float[Tensor, "b c 3 3"]
     shift_px: Float[Tensor, "b c 2"]
-    contrast: Float[Tensor, "b c"]
     log_likelihood: Float[Tensor, "b c"]
     """At the candidate itself, over that of noise alone."""
     log_mass: Float[Tensor, "b c"]

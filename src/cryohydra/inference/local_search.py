@@ -29,8 +29,8 @@ class LocalSteps:
 
     count: int = 2
     """Zero compares at the poses as they are."""
-    turns: bool = True
     shifts: bool = True
+    """Whether shifts move, or turns alone."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ def sharpen_poses(
     slices: SliceSource,
     images: WeightedImages,
     band: Band,
+    image: Int[Tensor, "m"],
     class_index: Int[Tensor, "m"],
     rotation: Float[Tensor, "m t 3 3"],
     shift_px: Float[Tensor, "m t 2"],
@@ -57,16 +58,15 @@ def sharpen_poses(
     The tilts of a particle turn together, as one rigid body; each has its own shift.
 
     Args:
-        images: One for each pose, on the band.
+        images: On the band.
+        image: Which of them each pose is of.
         class_index: The density to compare with.
     """
     size = rotation.shape[1] * len(band)
     parts = [
-        _sharpen(slices, images.rows(rows), band, class_index[rows], rotation[rows], shift_px[rows], steps)
-        for rows in torch.arange(len(class_index), device=rotation.device).split(max(1, _POINTS_AT_ONCE // size))
+        _sharpen(slices, images.rows(image[rows]), band, class_index[rows], rotation[rows], shift_px[rows], steps)
+        for rows in torch.arange(len(image), device=rotation.device).split(max(1, _POINTS_AT_ONCE // size))
     ]
-    if not parts:
-        return LocalPoses(rotation, shift_px, rotation.new_zeros(0))
     return LocalPoses(
         rotation=torch.cat([part.rotation for part in parts]),
         shift_px=torch.cat([part.shift_px for part in parts]),
@@ -95,9 +95,8 @@ def _sharpen(
         if remaining:
             contrast = expected_contrast(score, power)[:, None, None]
             tangents = slices.tangents_of_candidates(band, of_tilt, rotation.flatten(0, 1))
-            tangents = tangents.unflatten(0, (-1, num_tilts)) if steps.turns else cut.new_zeros(*cut.shape[:2], 3, 1)
             turn, shift = _step(
-                contrast[..., None] * tangents.expand(-1, -1, 3, len(band)),
+                contrast[..., None] * tangents.unflatten(0, (-1, num_tilts)),
                 contrast[..., None] * _shift_tangents(cut, band) * float(steps.shifts),
                 centred - contrast * images.power * cut,
                 images.power,

@@ -1,5 +1,7 @@
 """From maps on a lattice to neural fields, and from rigid maps to how they vary."""
 
+import math
+
 import torch
 
 from cryohydra._typing import Float, Int, Tensor
@@ -57,9 +59,9 @@ def find_variation(state: TrainingState) -> list[ClassVariation] | None:
 
 def _members(state: TrainingState, class_index: int) -> Int[Tensor, "m"]:
     """Rows of a class's particles; of an empty class, its likeliest one."""
-    probability = state.classes.log_posterior().exp()[:, class_index]
-    least = probability.max().clamp(max=_LEAST_PROBABILITY)
-    return torch.nonzero(probability >= least).squeeze(-1).cpu()
+    log_probability = state.classes.log_posterior()[:, class_index]
+    members = torch.nonzero(log_probability > math.log(_LEAST_PROBABILITY)).squeeze(-1)
+    return (members if len(members) else log_probability.argmax()[None]).cpu()
 
 
 def _fit(

@@ -67,31 +67,33 @@ class KnownPoses(Stage):
         if self.random_poses:
             self._forget_poses(state)
         self.start = self._first_weights(state)
-        self._begin_pass(state, None if state.maps is None else state.maps.values)
+        self.halves = None if self.start is not None or state.maps is None else state.maps.values
+        self.current: MapPass | None = None
 
-    def _begin_pass(self, state: TrainingState, compared: Float[Tensor, "m n n n"] | None) -> None:
-        halves = None if compared is None else LatticeSlices(self.lattice, compared, self._slicers)
+    def _begin_pass(self, state: TrainingState) -> MapPass:
+        halves = None if self.halves is None else LatticeSlices(self.lattice, self.halves, self._slicers)
         # In maps that are noise, of too few images, poses would follow the noise.
         moves = state.maps is not None and state.maps.known_radius() >= _LEAST_KNOWN
-        self.current = MapPass(state, self.lattice, halves, self.radius, self.steps if moves else LocalSteps(count=0))
+        return MapPass(state, self.lattice, halves, self.radius, self.steps if moves else LocalSteps(count=0))
 
     def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
         """Weigh the classes of a batch and add it to the sums."""
         note, rows = f"pass {self.pass_count + 1}, band {self.radius}", index.to(state.device)
-        images = state.weighted(index, self.current.summed)
+        current = self.current = self.current or self._begin_pass(state)
+        images = state.weighted(index, current.summed)
         evidence = torch.zeros(len(rows), device=state.device)
         if self.start is not None:
-            self.current.add(state, rows, images, self.start[rows])
+            current.add(state, rows, images, self.start[rows])
         else:
             # Poses were given for all classes: each image is compared with all, however improbable before.
             every = torch.ones(len(rows), state.num_classes, dtype=torch.bool, device=state.device)
-            evidence = self.current.weigh(state, index, images, every)
-        if self.current.num_seen >= len(state):
-            self._end_pass(state)
+            evidence = current.weigh(state, index, images, every)
+        if current.num_seen >= len(state):
+            self._end_pass(state, current)
         return StepResult(loss=-float(evidence.mean()), note=note)
 
-    def _end_pass(self, state: TrainingState) -> None:
-        state.maps, halves = self.current.sums.solve_with_halves(self.mask)
+    def _end_pass(self, state: TrainingState, done: MapPass) -> None:
+        state.maps, halves = done.sums.solve(self.mask)
         self.pass_count += 1
         has_compared = self.start is None
         known = min(self.last_radius, max(4, state.maps.known_radius() + 2))
@@ -99,8 +101,8 @@ class KnownPoses(Stage):
         wider = min(known, widened(self.radius)) if has_compared and self.steps.count else known
         if has_compared:
             state.classes.update_weights()
-            state.noise = self.current.refined_noise(state)
-            evidence = float(self.current.evidence) / self.current.num_seen
+            state.noise = done.refined_noise(state)
+            evidence = float(done.evidence) / done.num_seen
             gained = evidence - self.evidence_before
             self.is_done = wider < 1.1 * self.radius and gained < _RELATIVE_GAIN * abs(evidence)
             self.evidence_before = evidence
@@ -108,7 +110,8 @@ class KnownPoses(Stage):
         # One class is its mean.
         is_first = self.pass_count == 1 and not has_compared and not self.random_poses and state.num_classes > 1
         self.start = split_by_variation(state, state.maps, self.particle_radius) if is_first else None
-        self._begin_pass(state, halves.flatten(0, 1))
+        self.halves = None if self.start is not None else halves.flatten(0, 1)
+        self.current = None
 
     def _first_weights(self, state: TrainingState) -> Float[Tensor, "n k"] | None:
         """Even ones; at random poses random ones, so that maps differ; none if there are maps already."""
@@ -126,7 +129,7 @@ class KnownPoses(Stage):
     def end(self, state: TrainingState) -> str:
         """Fit the fields to the maps."""
         if self.pass_count == 0:
-            self._end_pass(state)
+            self._end_pass(state, self.current or self._begin_pass(state))
         assert state.maps is not None
         error = fit_fields(state, find_variation(state))
         state.fields_are_fitted = True
@@ -137,15 +140,16 @@ class KnownPoses(Stage):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Between passes; a pass that was cut short begins anew, and compares with the maps of all images."""
+        """Between passes; a pass that was cut short begins anew."""
         return {
             "pass_count": self.pass_count,
             "evidence_before": self.evidence_before,
             "start": self.start,
+            "halves": self.halves,
             "radius": self.radius,
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Go on with the next pass."""
         self.pass_count, self.evidence_before = saved["pass_count"], saved["evidence_before"]
-        self.start, self.radius = saved["start"], saved["radius"]
+        self.start, self.radius, self.halves = saved["start"], saved["radius"], saved["halves"]

@@ -1,13 +1,16 @@
 """One round of expectation and maximisation on lattices: images weighed in maps, and summed to the next ones."""
 
+from dataclasses import dataclass
+
 import torch
 
 from cryohydra._typing import Bool, Float, Int, Tensor
+from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.fourier.lattice import Lattice
 from cryohydra.inference.evidence import carry_shares, expected_contrast
 from cryohydra.inference.images import WeightedImages
-from cryohydra.inference.local_search import LocalSteps, sharpen_poses
+from cryohydra.inference.local_search import LocalPoses, LocalSteps, sharpen_poses
 from cryohydra.inference.reconstruction import ClassSums, half_of
 from cryohydra.inference.slices import SliceSource
 from cryohydra.physics.noise import NoiseSpectrum, shell_means
@@ -20,6 +23,23 @@ _GROWTH = 1.4
 def widened(radius: int) -> int:
     """The widest band of the next pass."""
     return int(_GROWTH * radius) + 1
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Particles of a batch with the classes that matter to them."""
+
+    image: Int[Tensor, "m"]
+    """Position in the batch."""
+    row: Int[Tensor, "m"]
+    """Row in the tables."""
+    class_index: Int[Tensor, "m"]
+
+    @classmethod
+    def of(cls, rows: Int[Tensor, "b"], matters: Bool[Tensor, "b k"]) -> "Pairs":
+        """All pairs that matter."""
+        image, class_index = torch.nonzero(matters, as_tuple=True)
+        return cls(image, rows[image], class_index)
 
 
 class MapPass:
@@ -63,27 +83,15 @@ class MapPass:
         Returns:
             Evidence of each image over that of noise alone, classes summed out.
         """
-        assert self.halves is not None
         rows = index.to(state.device)
-        points = self.summed.within(self.compared.radius)
-        image, class_index = torch.nonzero(matters, as_tuple=True)
-        of_pair = rows[image]
-        known_shift = state.known_shift_px[of_pair][:, None]
-        found = sharpen_poses(
-            self.halves,
-            images.at(points).rows(image),
-            self.compared,
-            self.other_half(state, of_pair, class_index),
-            state.poses.rotation[of_pair, :, class_index],
-            # Known shifts were undone already, with the images' scores.
-            state.poses.shift_px[of_pair, :, class_index] - known_shift,
-            self.steps,
-        )
-        state.poses.rotation[of_pair, :, class_index] = found.rotation
-        state.poses.shift_px[of_pair, :, class_index] = found.shift_px + known_shift
+        pairs = Pairs.of(rows, matters)
+        found = self.sharpen(state, images, pairs, *poses_held(state, pairs), self.compared, self.steps)
+        hold_poses(state, pairs, found)
         before = state.classes.log_evidence[rows]
         now = before.clone()
-        now[image, class_index] = found.log_likelihood + state.classes.log_pose_volume[of_pair, class_index]
+        now[pairs.image, pairs.class_index] = (
+            found.log_likelihood + state.classes.log_pose_volume[pairs.row, pairs.class_index]
+        )
         log_weight = state.classes.log_weight
         state.classes.log_evidence[rows] = carry_shares(now, before, matters, log_weight)
         evidence = torch.logsumexp(log_weight + state.classes.log_evidence[rows], dim=1)
@@ -92,6 +100,26 @@ class MapPass:
         self._add_residuals(state, index, images, posterior.argmax(1))
         self.add(state, rows, images, posterior)
         return evidence
+
+    def sharpen(
+        self,
+        state: TrainingState,
+        images: WeightedImages,
+        pairs: Pairs,
+        rotation: Float[Tensor, "m t 3 3"],
+        shift_px: Float[Tensor, "m t 2"],
+        band: Band,
+        steps: LocalSteps,
+    ) -> LocalPoses:
+        """Move poses in the maps that images are compared with; shifts without those known beforehand.
+
+        Args:
+            images: On the band that is summed; `band` is part of it.
+        """
+        assert self.halves is not None, "images are only added in this pass"
+        narrow = images.at(self.summed.within(band.radius))
+        which = self._other_half(state, pairs.row, pairs.class_index)
+        return sharpen_poses(self.halves, narrow, band, pairs.image, which, rotation, shift_px, steps)
 
     def add(
         self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages, weight: Float[Tensor, "b k"]
@@ -114,10 +142,7 @@ class MapPass:
         measured = self._residual / self._num_residuals.clamp(min=1)[:, None]
         return NoiseSpectrum(torch.where(measured > 0, measured, state.noise.variance))
 
-    def other_half(
-        self, state: TrainingState, rows: Int[Tensor, "m"], class_index: Int[Tensor, "m"]
-    ) -> Int[Tensor, "m"]:
-        """Which of the halves' maps a pair of particle and class is compared with."""
+    def _other_half(self, state: TrainingState, rows: Tensor, class_index: Tensor) -> Tensor:
         assert self.halves is not None
         return ((1 - half_of(rows)) * state.num_classes + class_index) % self.halves.num_classes
 
@@ -126,9 +151,8 @@ class MapPass:
     ) -> None:
         """Sum what the likeliest classes leave of the images' power."""
         rows, narrow = index.to(state.device), images.at(self.summed.within(self.compared.radius))
-        rotation = state.poses.rotation[rows, :, class_index]
-        shift = state.poses.shift_px[rows, :, class_index] - state.known_shift_px[rows][:, None]
-        which = self.other_half(state, rows, class_index).repeat_interleave(rotation.shape[1])
+        rotation, shift = poses_held(state, Pairs(torch.arange(len(rows), device=rows.device), rows, class_index))
+        which = self._other_half(state, rows, class_index).repeat_interleave(rotation.shape[1])
         assert self.halves is not None
         cut = self.halves.of_candidates(self.compared, which, rotation.flatten(0, 1)).unflatten(0, rotation.shape[:2])
         centred = shift_hartley(narrow.score, self.compared.frequencies, -shift)
@@ -143,3 +167,15 @@ class MapPass:
         group = state.images.optics(index).group.to(state.device).flatten()
         self._residual.index_add_(0, group, torch.nan_to_num(means))
         self._num_residuals.index_add_(0, group, torch.ones_like(group, dtype=torch.float32))
+
+
+def poses_held(state: TrainingState, pairs: Pairs) -> tuple[Float[Tensor, "m t 3 3"], Float[Tensor, "m t 2"]]:
+    """Rotations and shifts that the tables hold; shifts known beforehand were undone already, in the images."""
+    shift_px = state.poses.shift_px[pairs.row, :, pairs.class_index]
+    return state.poses.rotation[pairs.row, :, pairs.class_index], shift_px - state.known_shift_px[pairs.row][:, None]
+
+
+def hold_poses(state: TrainingState, pairs: Pairs, poses: LocalPoses) -> None:
+    """Undo `poses_held`."""
+    state.poses.rotation[pairs.row, :, pairs.class_index] = poses.rotation
+    state.poses.shift_px[pairs.row, :, pairs.class_index] = poses.shift_px + state.known_shift_px[pairs.row][:, None]

@@ -76,6 +76,8 @@ class Monitor:
             self._board.add_image(f"Central Slice/Class {k}", picture[None], state.images_seen)
         for name, value in self.pictures.scalars(state):
             self._board.add_scalar(name, value, state.images_seen)
+        for name, values in self.pictures.histograms(state):
+            self._board.add_histogram(f"{name} Histogram", values, state.images_seen)
         for name, figure in self.pictures.figures(state):
             self._board.add_figure(name, figure, state.images_seen)
         self._board.flush()

@@ -1,6 +1,6 @@
 """Figures for TensorBoard: what is known of particles and classes while training goes on.
 
-Drawn when an epoch is saved, from a few thousand particles of each class at most; no field is evaluated.
+Drawn when an epoch is saved, from a few thousand particles of each class at most; fields are evaluated for a few.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,13 +12,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cryohydra._typing import Float, Int, Tensor
-from cryohydra.geometry.rotations import geodesic_angle
+from cryohydra.fourier.hartley import hartley_to_image, shift_hartley
+from cryohydra.geometry.rotations import matrix_to_euler
+from cryohydra.inference.slices import GridSlicers, LatticeSlices, SliceSource
+from cryohydra.model.slices import FieldSlices
 from cryohydra.physics.pose import Pose
+from cryohydra.training.pose_errors import PoseErrors, pose_errors
 from cryohydra.training.state import TrainingState
 
 _MOST_POINTS = 3000
-_MOST_FRAMES = 200
 _FEWEST = 3
+_NUM_PAIRS = 4
 _CHUNK = 256
 
 
@@ -31,50 +35,6 @@ class Reference:
     """Axes n t 1."""
     order_palette: str | None = None
     """Colours by the order of particles: rainbow, or any other word for a linear scale; None for no such figure."""
-
-
-@dataclass(frozen=True)
-class PoseErrors:
-    """How far the poses of one class's particles are from given ones, after one rotation, hand and shift."""
-
-    angle_degrees: Float[Tensor, "n"]
-    """Of the whole rotation."""
-    out_of_plane_degrees: Float[Tensor, "n"]
-    """Between the viewing directions."""
-    shift_px: Float[Tensor, "n"]
-
-
-def pose_errors(estimated: Pose, reference: Pose) -> PoseErrors:
-    """Compare the first tilt of the first class of each particle.
-
-    A field has a frame and hand of its own: the rotation is the one, of those that single particles
-    propose, with the smallest median error, for either hand.
-    """
-    own, given = estimated.rotation[:, 0, 0].float(), reference.rotation[:, 0, 0].float()
-    mirror = torch.diag(torch.tensor([-1.0, -1.0, 1.0], device=own.device))
-    aligned = min((_in_frame_of(given, hand) for hand in (own, mirror @ own)), key=lambda found: float(found[0]))[1]
-    cosine = (aligned[:, 2] * given[:, 2]).sum(-1).clamp(-1, 1)
-    moved = (estimated.shift_px - reference.shift_px)[:, 0, 0].double()
-    # The map may lie off the centre of its box: an offset o moves each image by R o.
-    planes = own[:, :2].double()
-    offset = torch.linalg.lstsq(planes.flatten(0, 1).cpu(), moved.reshape(-1, 1).cpu()).solution[:, 0].to(moved)
-    return PoseErrors(
-        torch.rad2deg(geodesic_angle(aligned, given)),
-        torch.rad2deg(torch.arccos(cosine)),
-        (moved - planes @ offset).norm(dim=-1).float(),
-    )
-
-
-def _in_frame_of(
-    given: Float[Tensor, "n 3 3"], own: Float[Tensor, "n 3 3"]
-) -> tuple[Float[Tensor, ""], Float[Tensor, "n 3 3"]]:
-    """The smallest median of 1 - cos(angle), and the rotations in the frame that has it."""
-    proposed = own.mT @ given  # the frame's rotation, as each particle sees it
-    chosen = proposed[torch.linspace(0, len(own) - 1, min(len(own), _MOST_FRAMES)).long()]
-    trace = chosen.flatten(1) @ proposed.flatten(1).T
-    median = ((3 - trace) / 2).median(dim=1).values
-    best = int(median.argmin())
-    return median[best], own @ chosen[best]
 
 
 class Pictures:
@@ -90,22 +50,28 @@ class Pictures:
     def scalars(self, state: TrainingState) -> Iterator[tuple[str, float]]:
         """Names and numbers for this moment."""
         yield "Mask Radius", float(state.drawn_radius)
+        for name, values in self.histograms(state):
+            what, of_class = name.split("/")
+            yield f"{what} Median/{of_class}", float(values.median())
+            yield f"{what} Mean/{of_class}", float(values.mean())
+
+    def histograms(self, state: TrainingState) -> Iterator[tuple[str, Float[Tensor, "n"]]]:
+        """Names and values, one for each particle."""
+        for k, _, errors in self._errors(state):
+            yield f"Rotation Error/Class {k}", errors.angle_degrees
+            yield f"Out-of-Plane Angle Error/Class {k}", errors.out_of_plane_degrees
+            yield f"Translation Error/Class {k}", errors.shift_px
+
+    def _errors(self, state: TrainingState) -> Iterator[tuple[int, Pose, PoseErrors]]:
+        """Of each class with particles, the given poses and what the estimated ones are off, if poses were given."""
         given = self.reference.poses
         if given is None:
             return
         for k, rows in _members(state):
-            if len(rows) < _FEWEST:
-                continue
-            on_host = rows.cpu()
-            picked = Pose(given.rotation[on_host].to(state.device), given.shift_px[on_host].to(state.device))
-            errors = pose_errors(_poses(state, rows, k), picked)
-            for name, values in (
-                ("Rotation Error", errors.angle_degrees),
-                ("Out-of-Plane Angle Error", errors.out_of_plane_degrees),
-                ("Translation Error", errors.shift_px),
-            ):
-                yield f"{name} Median/Class {k}", float(values.median())
-                yield f"{name} Mean/Class {k}", float(values.mean())
+            if len(rows) >= _FEWEST:
+                on_host = rows.cpu()
+                picked = Pose(given.rotation[on_host].to(state.device), given.shift_px[on_host].to(state.device))
+                yield k, picked, pose_errors(_poses(state, rows, k), picked)
 
     def figures(self, state: TrainingState) -> Iterator[tuple[str, Figure]]:
         """Names and figures for this moment."""
@@ -117,6 +83,7 @@ class Pictures:
         for k, rows in _members(state):
             if len(rows) < _FEWEST:
                 continue
+            yield f"Image/Class {k}", _pairs(*_images_and_predictions(state, k, rows[:_NUM_PAIRS]))
             direction = _poses(state, rows, k).rotation[:, 0, 0, 2].cpu().numpy()
             yield f"Out-of-Plane Distribution/Class {k}", _sphere(direction)
             if not state.mixture.z_dim:
@@ -128,6 +95,11 @@ class Pictures:
             if self.reference.order_palette is not None:
                 palette = "rainbow" if self.reference.order_palette == "rainbow" else "viridis"
                 yield f"PCA by Order/Class {k}", _plane(z, rows.cpu().numpy(), palette)
+        for k, given, errors in self._errors(state):
+            euler = [torch.rad2deg(matrix_to_euler(of.rotation[:, 0, 0])) for of in (given, errors.aligned)]
+            yield f"Euler Angles/Class {k}", _against(euler[0], euler[1], ("rot", "tilt", "psi"), "degrees")
+            shift = [of.shift_px[:, 0, 0] for of in (given, errors.aligned)]
+            yield f"Translation/Class {k}", _against(shift[0], shift[1], ("x", "y"), "pixels")
 
 
 def _poses(state: TrainingState, rows: Int[Tensor, "m"], class_index: int) -> Pose:
@@ -148,6 +120,49 @@ def _members(state: TrainingState) -> Iterator[tuple[int, Int[Tensor, "m"]]]:
 def _conformations(state: TrainingState, rows: Int[Tensor, "m"], class_index: int) -> Float[np.ndarray, "m z"]:
     means = [state.conformations.of(part, state.images).mean[:, class_index] for part in rows.split(_CHUNK)]
     return torch.cat(means).cpu().double().numpy()
+
+
+@torch.no_grad()
+def _images_and_predictions(
+    state: TrainingState, class_index: int, rows: Int[Tensor, "m"]
+) -> tuple[Float[Tensor, "m d d"], Float[Tensor, "m d d"]]:
+    """First tilts of particles as they came, and what is predicted of them in the band that is known, without noise."""
+    on_host, band = rows.cpu(), state.band(state.drawn_radius)
+    pose = _poses(state, rows, class_index)
+    which = torch.full_like(rows, class_index)
+    if state.fields_are_fitted or state.maps is None:
+        conformation = torch.stack([state.mean_conformation(k) for k in range(state.num_classes)])
+        slices: SliceSource = FieldSlices(state.mixture, conformation)
+    else:
+        band = state.band(min(band.radius, state.maps.lattice.radius))
+        slices = LatticeSlices(state.maps.lattice, state.maps.values, GridSlicers())
+    cut = slices.of_candidates(band, which, pose.rotation[:, 0, 0])
+    predicted = state.ctf(on_host, band)[:, 0] * shift_hartley(cut, band.frequencies, pose.shift_px[:, 0, 0])
+    image = hartley_to_image(state.images.full_hartley(on_host)[:, 0])
+    return image.cpu(), hartley_to_image(band.scatter(predicted)).cpu()
+
+
+def _pairs(images: Float[Tensor, "m d d"], predictions: Float[Tensor, "m d d"]) -> Figure:
+    """Images above, predictions below."""
+    figure = Figure(figsize=(1.6 * len(images), 3.4), dpi=80)
+    for row, (pictures, what) in enumerate(((images, "image"), (predictions, "prediction"))):
+        for column, picture in enumerate(pictures.numpy()):
+            axes = figure.add_subplot(2, len(images), row * len(images) + column + 1)
+            axes.imshow(picture, cmap="gray")
+            axes.set(xticks=[], yticks=[], ylabel=what if column == 0 else "")
+    figure.subplots_adjust(left=0.06, right=0.99, bottom=0.02, top=0.98, wspace=0.05, hspace=0.05)
+    return figure
+
+
+def _against(given: Float[Tensor, "n c"], estimated: Float[Tensor, "n c"], names: tuple[str, ...], unit: str) -> Figure:
+    """Estimated numbers over given ones, a panel for each."""
+    figure = Figure(figsize=(2.6 * len(names), 2.8), dpi=80)
+    for column, name in enumerate(names):
+        axes = figure.add_subplot(1, len(names), column + 1)
+        axes.scatter(given[:, column].cpu(), estimated[:, column].cpu(), s=2)
+        axes.set(title=name, xlabel=f"given ({unit})", ylabel="estimated" if column == 0 else "")
+    figure.subplots_adjust(left=0.1, right=0.98, bottom=0.2, top=0.88, wspace=0.3)
+    return figure
 
 
 def _page(draw: Callable[[Axes], None], projection: str | None = None) -> Figure:

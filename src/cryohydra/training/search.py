@@ -10,7 +10,7 @@ from cryohydra.fourier.lattice import Lattice
 from cryohydra.geometry.so3_grid import angular_step, level_for_step
 from cryohydra.inference.candidates import Candidates
 from cryohydra.inference.images import WeightedImages
-from cryohydra.inference.local_search import LocalPoses, LocalSteps, likelier, sharpen_poses
+from cryohydra.inference.local_search import LocalSteps, likelier
 from cryohydra.inference.pose_search.base import PoseSearch, SearchPlan
 from cryohydra.inference.reconstruction import ClassMaps, enlarge, particle_mask
 from cryohydra.inference.slices import GridSlicers, LatticeSlices, SliceSource
@@ -18,12 +18,12 @@ from cryohydra.model.slices import FieldSlices
 from cryohydra.physics.pose import Pose
 from cryohydra.training.ab_initio import RESOLVED
 from cryohydra.training.handover import find_variation, fit_fields
-from cryohydra.training.map_pass import MapPass, widened
+from cryohydra.training.map_pass import MapPass, Pairs, hold_poses, poses_held, widened
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
 
 _FINEST = 1.5
-"""The last grid's step is at most _FINEST / radius radians: gradients do the rest."""
+"""The last grid's step is at most _FINEST / radius radians: steps between its points do the rest."""
 _NUM_SEARCHES = 2
 """Passes that search all poses: in rough maps, and once more in those that came of it, for what went astray."""
 _SEARCHED_RADIUS = 10
@@ -120,35 +120,39 @@ class Searching(Stage):
             state.maps = ClassMaps(self.lattice, values, weight, correlation)
         self.mask = particle_mask(self.lattice, self.particle_radius, state.device)
         state.fields_are_fitted = False
-        self._begin_pass(state, state.maps.values)
+        self.halves = state.maps.values
+        self.current: MapPass | None = None
 
-    def _begin_pass(self, state: TrainingState, compared: Float[Tensor, "m n n n"]) -> None:
-        """Prepare to search in the maps and to compare with these: the same, or those of their halves."""
-        assert state.maps is not None
-        if self.slice_kind == "sliced":
-            self.slices: SliceSource = LatticeSlices(self.lattice, state.maps.values, self._slicers)
-            self.halves: SliceSource = LatticeSlices(self.lattice, compared, self._slicers)
-        else:
+    def _begin_pass(self, state: TrainingState) -> MapPass:
+        compared: SliceSource = LatticeSlices(self.lattice, self.halves, self._slicers)
+        if self.slice_kind == "exact":
             fit_fields(state)
             conformation = torch.stack([state.mean_conformation(k) for k in range(state.num_classes)])
-            self.slices = self.halves = FieldSlices(state.mixture, conformation)
-        self.steps = LocalSteps(shifts=self.shift_extent_px > 0)
-        self.current = MapPass(state, self.lattice, self.halves, self.radius, self.steps)
+            compared = FieldSlices(state.mixture, conformation)
+        if self.is_searching:
+            assert state.maps is not None
+            is_sliced = self.slice_kind == "sliced"
+            self.slices = LatticeSlices(self.lattice, state.maps.values, self._slicers) if is_sliced else compared
+        return MapPass(state, self.lattice, compared, self.radius, LocalSteps(shifts=self.shift_extent_px > 0))
 
     def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
         """Find or sharpen the poses of a batch and add it to the sums."""
         note = f"pass {self.pass_count + 1}, {'searching' if self.is_searching else 'sharpening'}, band {self.radius}"
         rows = index.to(state.device)
-        images = state.weighted(index, self.current.summed)
+        current = self.current = self.current or self._begin_pass(state)
+        images = state.weighted(index, current.summed)
         if self.is_searching:
-            self._search(state, rows, images)
-        evidence = self.current.weigh(state, index, images, _matters(state, rows))
-        if self.current.num_seen >= len(state):
-            self._end_pass(state)
+            self._search(state, rows, images, current)
+        evidence = current.weigh(state, index, images, _matters(state, rows))
+        if current.num_seen >= len(state):
+            self._end_pass(state, current)
         return StepResult(loss=-float(evidence.mean()), note=note)
 
-    def _search(self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages) -> None:
-        """Compare with whole grids; of the pose found and the one held before, each class keeps the likelier."""
+    def _search(self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages, current: MapPass) -> None:
+        """Compare with whole grids; of the pose found and the one held before, a class that matters keeps the likelier.
+
+        Grids are compared with the maps of all images: the one held is then judged by the other half's.
+        """
         plan = plan_search(
             min(self.radius, _SEARCHED_RADIUS),
             base_level=self.base_level,
@@ -158,62 +162,50 @@ class Searching(Stage):
             shift_centre_px=self.shift_centre_px,
             num_kept=self.num_kept,
         )
-        found = self.search(plan).search(self.slices, images, self.current.summed, state.classes.log_weight)
+        found = self.search(plan).search(self.slices, images, current.summed, state.classes.log_weight)
         state.classes.log_evidence[rows] = found.log_evidence
         state.classes.log_pose_volume[rows] = _log_pose_volume(found, state.num_classes)
+        pairs = Pairs.of(rows, _matters(state, rows))
+        held = poses_held(state, pairs)
         best = found.best_of_class(state.num_classes)
+        shift = best.shift_px + state.known_shift_px[rows][:, None]
+        state.poses.set(rows, Pose(best.rotation[:, None], shift[:, None]))
         if self.num_searches == 0:
-            state.poses.set(
-                rows, Pose(best.rotation[:, None], (best.shift_px + state.known_shift_px[rows][:, None])[:, None])
-            )
             return
-        image, class_index = torch.nonzero(_matters(state, rows), as_tuple=True)
-        of_pair = rows[image]
-        known_shift = state.known_shift_px[of_pair][:, None]
-        images_of_pairs = images.rows(image)
-
-        def sharpened(rotation: Tensor, shift_px: Tensor, radius: int, steps: LocalSteps) -> LocalPoses:
-            narrow = images_of_pairs.at(self.current.summed.within(radius))
-            which = self.current.other_half(state, of_pair, class_index)
-            return sharpen_poses(self.halves, narrow, state.band(radius), which, rotation, shift_px, steps)
-
-        rotation, shift_px = best.rotation[image, class_index][:, None], best.shift_px[image, class_index][:, None]
-        radius = plan.radii[-1]
+        anew, radius = poses_held(state, pairs), plan.radii[-1]
         while radius < self.radius:
-            nearer = sharpened(rotation, shift_px, radius, self.steps)
-            rotation, shift_px, radius = nearer.rotation, nearer.shift_px, widened(radius)
-        held = (
-            state.poses.rotation[of_pair, :, class_index],
-            state.poses.shift_px[of_pair, :, class_index] - known_shift,
-        )
+            nearer = current.sharpen(state, images, pairs, *anew, state.band(radius), current.steps)
+            anew, radius = (nearer.rotation, nearer.shift_px), widened(radius)
         kept = likelier(
-            sharpened(rotation, shift_px, self.radius, self.steps), sharpened(*held, self.radius, LocalSteps(count=0))
+            current.sharpen(state, images, pairs, *anew, current.compared, current.steps),
+            current.sharpen(state, images, pairs, *held, current.compared, LocalSteps(count=0)),
         )
-        state.poses.rotation[of_pair, :, class_index] = kept.rotation
-        state.poses.shift_px[of_pair, :, class_index] = kept.shift_px + known_shift
+        hold_poses(state, pairs, kept)
 
-    def _end_pass(self, state: TrainingState) -> None:
-        state.maps, halves = self.current.sums.solve_with_halves(self.mask)
-        state.noise = self.current.refined_noise(state)
+    def _end_pass(self, state: TrainingState, done: MapPass) -> None:
+        state.maps, halves = done.sums.solve(self.mask)
+        self.halves = halves.flatten(0, 1)
+        state.noise = done.refined_noise(state)
         state.classes.update_weights()
-        evidence = float(self.current.evidence) / self.current.num_seen
+        evidence = float(done.evidence) / done.num_seen
         self.pass_count += 1
         self.num_searches += self.is_searching
         # Two Fourier pixels beyond what is known: enough to grow, too little to fit noise.
         wider = min(self.last_radius, max(self.radius, min(state.maps.known_radius() + 2, widened(self.radius))))
         has_settled = wider < 1.1 * self.radius and evidence - self.evidence_before < 0.01 * abs(evidence)
-        # What a search finds the volume of poses to be worth is not what the last one found.
+        # A search weighs the volume of poses anew: no evidence before it can be compared with those after it.
+        has_settled &= not self.is_searching
         self.evidence_before = evidence
         self.is_searching = has_settled and self.num_searches < _NUM_SEARCHES
         self.is_done = self.pass_count >= self.num_passes or (has_settled and not self.is_searching)
         self.radius = wider
-        self._begin_pass(state, halves.flatten(0, 1))
+        self.current = None
 
     def end(self, state: TrainingState) -> str:
         """Fit the fields to the maps."""
         assert state.maps is not None
-        if self.pass_count == 0 and self.current.num_seen:
-            self._end_pass(state)
+        if self.pass_count == 0 and self.current is not None:
+            self._end_pass(state, self.current)
         error = fit_fields(state, find_variation(state))
         state.fields_are_fitted = True
         known = state.maps.known_radius()
@@ -223,13 +215,14 @@ class Searching(Stage):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Between passes; a pass that was cut short begins anew, and compares with the maps of all images."""
+        """Between passes; a pass that was cut short begins anew."""
         return {
             "radius": self.radius,
             "pass_count": self.pass_count,
             "num_searches": self.num_searches,
             "is_searching": self.is_searching,
             "evidence_before": self.evidence_before,
+            "halves": self.halves,
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.geometry.shift_grid import shift_grid
 from cryohydra.geometry.so3_grid import all_rotations, child_indices, grid_rotations, num_rotations
 from cryohydra.inference.candidates import Candidates
-from cryohydra.inference.evidence import expected_contrast, exponentiate_, log_likelihood_over_contrast
+from cryohydra.inference.evidence import exponentiate_, log_likelihood_over_contrast
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.pose_search.base import POSE_SEARCHES, PoseSearch, SearchState
 from cryohydra.inference.slices import SliceSource
@@ -45,7 +45,6 @@ class CoarseToFineSearch(PoseSearch):
             class_index=class_index,
             rotation=grid_rotations(plan.base_level, rotation_index),
             shift_px=shift_px,
-            contrast=torch.ones_like(log_mass),
             log_likelihood=peak,
             log_mass=log_mass,
             log_evidence=log_evidence,
@@ -81,20 +80,19 @@ class CoarseToFineSearch(PoseSearch):
             )
             for p in pairs.split(max(1, _POINTS_AT_ONCE // (8 * len(band))))
         ]
-        found_shift, found_contrast, found_peak, found_mass = (torch.cat(part) for part in zip(*parts, strict=True))
+        found_shift, found_peak, found_mass = (torch.cat(part) for part in zip(*parts, strict=True))
         shift_px = kept.shift_px[:, :, None].repeat(1, 1, 8, 1)
-        contrast, peak = torch.ones_like(shift_px[..., 0]), torch.full_like(shift_px[..., 0], -torch.inf)
+        peak = torch.full_like(shift_px[..., 0], -torch.inf)
         log_mass = peak.clone()
-        shift_px[image, column], contrast[image, column] = found_shift, found_contrast
+        shift_px[image, column] = found_shift
         peak[image, column], log_mass[image, column] = found_peak, found_mass + self._log_cell_prior(level, step)
-        shift_px, contrast, peak, log_mass = (part.flatten(1, 2) for part in (shift_px, contrast, peak, log_mass))
+        shift_px, peak, log_mass = (part.flatten(1, 2) for part in (shift_px, peak, log_mass))
         class_index = kept.class_index[:, :, None].expand(-1, -1, 8).flatten(1)
         children = children.flatten(1)
         candidates = Candidates(
             class_index=class_index,
             rotation=grid_rotations(level, children),
             shift_px=shift_px,
-            contrast=contrast,
             log_likelihood=peak,
             log_mass=log_mass,
             log_evidence=_carried_evidence(state, log_mass, class_index),
@@ -153,7 +151,6 @@ class CoarseToFineSearch(PoseSearch):
             class_index=found.class_index[rows, order],
             rotation=found.rotation[rows, order],
             shift_px=found.shift_px[rows, order],
-            contrast=found.contrast[rows, order],
             log_likelihood=found.log_likelihood[rows, order],
             log_mass=torch.where(is_kept, found.log_mass[rows, order], -torch.inf),
             log_evidence=found.log_evidence,
@@ -169,8 +166,8 @@ class CoarseToFineSearch(PoseSearch):
         rotation: Float[Tensor, "m h 3 3"],
         shift_px: Float[Tensor, "m 2"],
         offsets: Float[Tensor, "s 2"],
-    ) -> tuple[Float[Tensor, "m h 2"], Float[Tensor, "m h"], Float[Tensor, "m h"], Float[Tensor, "m h"]]:
-        """Best shift, contrast and log likelihood there, and log likelihood summed over shifts, of each child."""
+    ) -> tuple[Float[Tensor, "m h 2"], Float[Tensor, "m h"], Float[Tensor, "m h"]]:
+        """Best shift and log likelihood there, and log likelihood summed over shifts, of each child."""
         num_children = rotation.shape[1]
         cut = slices.of_candidates(band, class_index.repeat_interleave(num_children), rotation.flatten(0, 1))
         cut = cut.unflatten(0, (-1, num_children))
@@ -180,8 +177,7 @@ class CoarseToFineSearch(PoseSearch):
         power = (cut.square() @ images.power[:, 0, :, None]).transpose(1, 2)
         log_likelihood = log_likelihood_over_contrast(score, power)
         peak, best = log_likelihood.max(1)
-        contrast = expected_contrast(score, power).take_along_dim(best[:, None], 1)[:, 0]
-        return shift_px[:, None] + offsets[best], contrast, peak, log_likelihood.logsumexp(1)
+        return shift_px[:, None] + offsets[best], peak, log_likelihood.logsumexp(1)
 
 
 def _carried_evidence(
