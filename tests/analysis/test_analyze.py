@@ -101,7 +101,7 @@ def test_tiny_and_empty_classes_are_analysed(make_run: MakeRun, counts: list[int
     if 0 in counts:
         assert any("Class 0 is empty" in sentence for sentence in heard)
     if z_dim:
-        assert any(f"{z_dim} components are traversed instead of 9" in sentence for sentence in heard)
+        assert any(f"along the {z_dim} of 9 components" in sentence for sentence in heard)
 
 
 def test_a_one_dimensional_conformation_gets_percentile_volumes(make_run: MakeRun) -> None:

@@ -3,8 +3,8 @@
 import torch
 
 from cryohydra.fourier.band import Band
-from cryohydra.fourier.lattice import Lattice
-from cryohydra.inference.reconstruction import ClassSums, enlarge, particle_mask
+from cryohydra.fourier.lattice import Lattice, enlarge
+from cryohydra.inference.reconstruction import ClassSums, particle_mask
 
 LATTICE, BAND = Lattice(32, 9), Band(32, 9)
 

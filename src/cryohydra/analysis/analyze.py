@@ -96,8 +96,7 @@ def _general_notes(run: Run, options: AnalyzeOptions) -> tuple[str, ...]:
             "To have them: pip install umap-learn, then analyse again."
         )
     if run.z_dim and options.pc > run.z_dim:
-        notes.append(f"Conformations have {run.z_dim} dimensions, so {run.z_dim} components are traversed instead of "
-                     f"{options.pc}.")  # fmt: skip
+        notes.append(f"Traversals go along the {run.z_dim} of {options.pc} components that z_dim {run.z_dim} allows.")
     return tuple(notes)
 
 

@@ -5,6 +5,7 @@ interpolation between its points is accurate. What the interpolation does to the
 product with sinc^2 along each axis, is divided out beforehand (gridding correction).
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -26,8 +27,12 @@ class Lattice:
 
     @property
     def size(self) -> int:
-        """Points along an axis; one beyond the radius on both sides for the interpolation."""
-        return 2 * (self.radius * self.oversampling + 1) + 1
+        """Points along an axis, odd; at least one beyond the radius on both sides for the interpolation.
+
+        A few more where that makes a number of small primes, which transforms twice as fast.
+        """
+        least = 2 * (self.radius * self.oversampling + 1) + 1
+        return next(size for size in itertools.count(least, 2) if _has_small_primes(size))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -64,6 +69,13 @@ class Lattice:
         return torch.arange(-half, half + 1, dtype=torch.float32, device=device)
 
 
+def _has_small_primes(number: int) -> bool:
+    for prime in (2, 3, 5, 7, 11, 13):
+        while number % prime == 0:
+            number //= prime
+    return number == 1
+
+
 def to_real_space(values: Float[Tensor, "k n n n"]) -> Float[Tensor, "k n n n"]:
     """Inverse Hartley transform of lattices, in the lattice's own coarse voxels."""
     return _hartley(values) / values.shape[-1] ** 3
@@ -76,8 +88,20 @@ def to_frequency(density: Float[Tensor, "k n n n"]) -> Float[Tensor, "k n n n"]:
 
 def _hartley(array: Float[Tensor, "k n n n"]) -> Float[Tensor, "k n n n"]:
     dims = (-3, -2, -1)
-    fourier = torch.fft.fftn(torch.fft.ifftshift(array, dim=dims), dim=dims)
-    return torch.fft.fftshift(fourier.real - fourier.imag, dim=dims)
+    # The half of the transform at x >= 0 tells the other: there the imaginary part changes its sign.
+    half = torch.fft.rfftn(torch.fft.ifftshift(array, dim=dims), dim=dims)
+    half = torch.fft.fftshift(half, dim=dims[:2])
+    opposite = (half.real + half.imag)[..., 1:].flip(dims)
+    return torch.cat([opposite, half.real - half.imag], dim=-1)
+
+
+def enlarge(values: Float[Tensor, "k n n n"], lattice: Lattice) -> Float[Tensor, "k m m m"]:
+    """The same coefficients on a lattice of another radius: zero beyond, or cut."""
+    old, new = values.shape[-1] // 2, lattice.size // 2
+    pad = new - old
+    if pad >= 0:
+        return torch.nn.functional.pad(values, [pad] * 6)
+    return values[:, -pad:pad, -pad:pad, -pad:pad].contiguous()
 
 
 def correct_interpolation(lattice: Lattice, values: Float[Tensor, "k n n n"]) -> Float[Tensor, "k n n n"]:

@@ -156,15 +156,6 @@ def particle_mask(lattice: Lattice, radius: float, device: torch.device | str = 
     return ((radius - distance) / 0.05 + 0.5).clamp(0, 1)
 
 
-def enlarge(values: Float[Tensor, "k n n n"], lattice: Lattice) -> Float[Tensor, "k m m m"]:
-    """The same coefficients on a lattice of another radius: zero beyond, or cut."""
-    old, new = values.shape[-1] // 2, lattice.size // 2
-    pad = new - old
-    if pad >= 0:
-        return torch.nn.functional.pad(values, [pad] * 6)
-    return values[:, -pad:pad, -pad:pad, -pad:pad].contiguous()
-
-
 def density_mask(lattice: Lattice, values: Float[Tensor, "k n n n"]) -> Float[Tensor, "k n n n"]:
     """Where each map, low-passed, has more than a tenth of its highest density, a voxel and a soft edge around it.
 

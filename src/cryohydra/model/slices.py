@@ -5,7 +5,7 @@ import torch
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fields.render import render_hartley
 from cryohydra.fourier.band import Band
-from cryohydra.fourier.lattice import Lattice, slice_frequencies
+from cryohydra.fourier.lattice import Lattice, enlarge, slice_frequencies
 from cryohydra.geometry.rotations import rotation_vector_to_matrix
 from cryohydra.model.mixture import Mixture
 
@@ -69,8 +69,6 @@ def render_lattices(mixture: Mixture, conformation: Float[Tensor, "k z"], lattic
         inner = render_hartley(
             mixture.field(k), conformation[k], lattice.box_size, lattice.radius + 1, lattice.oversampling
         )
-        margin = lattice.oversampling - 1
-        values.append(
-            inner[margin : margin + lattice.size, margin : margin + lattice.size, margin : margin + lattice.size]
-        )
+        # On a cube of another size, and zero where nothing is interpolated.
+        values.append(enlarge(inner[None], lattice)[0])
     return torch.stack(values)

@@ -7,8 +7,8 @@ import torch
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
-from cryohydra.fourier.lattice import Lattice
-from cryohydra.inference.reconstruction import ClassMaps, density_mask, enlarge, particle_mask
+from cryohydra.fourier.lattice import Lattice, enlarge
+from cryohydra.inference.reconstruction import ClassMaps, density_mask, particle_mask
 from cryohydra.inference.variation import PosedImages, find_components, locate_images
 from cryohydra.training.state import TrainingState
 

@@ -5,8 +5,7 @@ import math
 import torch
 
 from cryohydra._typing import Float, Int, Tensor
-from cryohydra.fourier.lattice import Lattice
-from cryohydra.inference.reconstruction import enlarge
+from cryohydra.fourier.lattice import Lattice, enlarge
 from cryohydra.model.fitting import fit_field_to_lattice
 from cryohydra.training.class_variation import ClassVariation, vary
 from cryohydra.training.state import TrainingState

@@ -6,13 +6,13 @@ from typing import Any, Literal
 import torch
 
 from cryohydra._typing import Bool, Float, Int, Tensor
-from cryohydra.fourier.lattice import Lattice
+from cryohydra.fourier.lattice import Lattice, enlarge
 from cryohydra.geometry.so3_grid import angular_step, level_for_step
 from cryohydra.inference.candidates import Candidates
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.local_search import LocalSteps, likelier
 from cryohydra.inference.pose_search.base import PoseSearch, SearchPlan
-from cryohydra.inference.reconstruction import ClassMaps, enlarge, particle_mask
+from cryohydra.inference.reconstruction import ClassMaps, particle_mask
 from cryohydra.inference.slices import GridSlicers, LatticeSlices, SliceSource
 from cryohydra.model.slices import FieldSlices
 from cryohydra.physics.pose import Pose
