@@ -57,10 +57,12 @@ def _backproject(
 def _to_map(values: Float[Tensor, "n n n"], box_size: int) -> Float[Tensor, "d d d"]:
     """Real space on the voxels of the images, the linear interpolation undone."""
     padded_size = _OVERSAMPLING * box_size
-    half = values.shape[0] // 2
+    centre, reach = values.shape[0] // 2, _OVERSAMPLING * largest_radius(box_size)
+    # Beyond the band the lattice holds nothing, and may be larger than the padded box.
+    known = slice(centre - reach, centre + reach + 1)
+    inner = slice(padded_size // 2 - reach, padded_size // 2 + reach + 1)
     padded = torch.zeros(padded_size, padded_size, padded_size)
-    inner = slice(padded_size // 2 - half, padded_size // 2 + half + 1)
-    padded[inner, inner, inner] = values
+    padded[inner, inner, inner] = values[known, known, known]
     margin = (padded_size - box_size) // 2
     middle = slice(margin, margin + box_size)
     # Images and volumes are scaled by their box, the padded one by its own.
