@@ -10,6 +10,7 @@ from cryohydra.fourier.lattice import (
     add,
     cut,
     interpolate,
+    interpolate_with_gradient,
     slice_frequencies,
     to_frequency,
     to_real_space,
@@ -47,10 +48,26 @@ def test_a_grid_is_cut_as_single_slices_are(generator: torch.Generator) -> None:
 def test_scattering_is_the_transpose_of_gathering(generator: torch.Generator) -> None:
     corners = Corners.around(LATTICE, slice_frequencies(BAND, random_rotations(3, generator)).flatten(0, 1))
     volume = torch.randn(LATTICE.size**3, 1, generator=generator)
-    points = torch.randn(len(corners.index), 1, generator=generator)
-    total = torch.zeros_like(volume)
+    points = torch.randn(len(corners.index), generator=generator)
+    total = torch.zeros(len(volume))
     add(total, corners, points)
-    torch.testing.assert_close((cut(volume, corners) * points).sum(), (volume * total).sum(), rtol=1e-4, atol=1e-3)
+    both = (cut(volume, corners)[:, 0] @ points, volume[:, 0] @ total)
+    torch.testing.assert_close(*both, rtol=1e-4, atol=1e-3)
+
+
+def test_gradients_are_those_of_what_interpolates(generator: torch.Generator) -> None:
+    values = torch.randn(2, *LATTICE.shape, generator=generator)
+    which = torch.tensor([1, 0, 1])
+    steps = slice_frequencies(BAND, random_rotations(3, generator)) * LATTICE.oversampling * LATTICE.box_size
+    steps.requires_grad_()
+    found = interpolate(values, which, steps)
+    (expected,) = torch.autograd.grad(found.sum(), steps)
+    value, gradient = interpolate_with_gradient(values, which, steps.detach())
+    torch.testing.assert_close(value, found.detach(), atol=1e-3, rtol=1e-3)
+    # Where a point lies on a lattice plane, either side's difference is right.
+    off_planes = (steps - steps.round()).abs().amin(-1) > 1e-3
+    assert float(off_planes.float().mean()) > 0.9
+    torch.testing.assert_close(gradient.movedim(1, -1)[off_planes], expected[off_planes], atol=2e-3, rtol=1e-3)
 
 
 def test_weights_of_corners_sum_to_one(generator: torch.Generator) -> None:

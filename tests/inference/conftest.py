@@ -38,11 +38,13 @@ class Blobs:
         every = self.on_grid(band, rotation)
         return every[class_index, torch.arange(len(rotation))]
 
-    def tangents_of_candidates(self, band: Band, class_index: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
-        """What a small turn adds to each slice, by central differences."""
+    def with_tangents(
+        self, band: Band, class_index: torch.Tensor, rotation: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One slice for each pair, and what a small turn adds to it, by central differences."""
         turns = rotation_vector_to_matrix(torch.cat([0.01 * torch.eye(3), -0.01 * torch.eye(3)]))
         cut = torch.stack([self.of_candidates(band, class_index, rotation @ turn) for turn in turns], dim=1)
-        return (cut[:, :3] - cut[:, 3:]) / 0.02
+        return self.of_candidates(band, class_index, rotation), (cut[:, :3] - cut[:, 3:]) / 0.02
 
     def on_lattice(self, lattice: Lattice) -> torch.Tensor:
         """Every class on the points of a lattice."""

@@ -54,7 +54,7 @@ def test_refined_poses(num_classes: int, conformations: str, reconstruct, datase
 @each_mode
 def test_unknown_poses(num_classes: int, conformations: str, reconstruct) -> None:
     """Classes and poses are found with nothing known."""
-    found = reconstruct(n_classes=num_classes, **CONFORMATIONS[conformations])
+    found = reconstruct(n_classes=num_classes, epochs_sgd=1, **CONFORMATIONS[conformations])
     assert found.agreement() > 0.9
     # Steps of the last grid are 7.5 degrees; TRiC looks alike from many sides at this resolution.
     errors = found.free_pose_errors_degrees()

@@ -72,3 +72,11 @@ def test_what_empty_maps_leave_is_the_images_power(state: TrainingState) -> None
     for shell in range(1, RADIUS):
         assert float(found[shell]) == pytest.approx(float(power[done.compared.shells == shell].mean()), rel=1e-3)
     torch.testing.assert_close(found[RADIUS + 1 :], state.noise.variance[0, RADIUS + 1 :])
+
+
+def test_maps_learn_nothing_from_particles_held_out(state: TrainingState) -> None:
+    rows = ROWS[state.is_held_out(ROWS)]
+    done = _pass(state, _random_maps(state, 4, 0.1), LocalSteps(count=0))
+    done.add(state, rows, state.weighted(rows, done.summed), torch.ones(len(rows), 2))
+    assert len(rows) and not bool(done.sums.denominator.any())
+    assert done.num_seen == len(rows)

@@ -45,6 +45,17 @@ def test_the_published_engine_runs(train: Callable[..., Latents], search: str) -
     assert latents.class_probability.shape[1] == 3
 
 
+def test_the_published_engine_learns_the_whole_band(prepare: Callable[..., Any], tmp_path: Path) -> None:
+    """However little its start from random poses knows."""
+    trainer, _ = prepare(tmp_path / "run", quick_config={"engine": "published"}, search="sliced")
+    trainer.state.field_radius = 4
+    _, searching, refinement = trainer.stages
+    for stage in (searching, refinement):
+        stage.begin(trainer.state)
+    widest = trainer.state.images.band.radius
+    assert (searching.refinement.radius, refinement.radius) == (widest, widest)
+
+
 def test_the_published_engine_runs_without_pretraining(train: Callable[..., Latents]) -> None:
     train(quick_config={"engine": "published"}, search="sliced", n_imgs_pretrain=0, n_imgs_pose_search=1, n_iter=1,
           base_healpy=1, batch_size_hps=16)  # fmt: skip

@@ -35,8 +35,7 @@ def _backproject(
     box_size = source.box_size
     band = Band(box_size, largest_radius(box_size))
     lattice = Lattice(box_size, band.radius, _OVERSAMPLING)
-    # Columns: CTF times image, and CTF squared.
-    total = torch.zeros(lattice.size**3, 2)
+    weighted, weight = torch.zeros(2, *lattice.shape)
     rows = torch.from_numpy(np.flatnonzero(truth.labels == class_index))
     for index in rows.split(_PARTICLES_AT_ONCE):
         rotation = torch.from_numpy(truth.rotation[index.numpy()]).float()
@@ -45,9 +44,9 @@ def _backproject(
         ctf = contrast_transfer(source.optics(index), band.frequencies)
         centred = shift_hartley(observed, band.frequencies, -shift)
         corners = Corners.around(lattice, slice_frequencies(band, rotation).flatten(0, 2))
-        add(total, corners, torch.stack([ctf * centred, ctf.square()], dim=-1).flatten(0, 2))
+        add(weighted.view(-1), corners, (ctf * centred).flatten())
+        add(weight.view(-1), corners, ctf.square().flatten())
         advanced(len(index))
-    weighted, weight = (column.reshape(lattice.shape) for column in total.unbind(-1))
     shell = lattice.distance().round().long().flatten()
     mean = torch.bincount(shell, weights=weight.flatten().double()) / torch.bincount(shell).clamp(min=1)
     damped = weight + _SHRINKAGE * mean.float()[shell].reshape(lattice.shape) + 1e-6

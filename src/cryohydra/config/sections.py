@@ -252,7 +252,7 @@ class HouseSettings(Section):
     log_interval: Positive = 10_000
     """Image visits between entries of the learning curve."""
     log_heavy_interval: Count = 5
-    """Epochs between checkpoints with maps and figures; 0 for none but those that end a stage or the run."""
+    """Epochs between checkpoints with maps and figures; 0 for none but those that end a stage, without figures."""
     verbose_time: bool = False
     """Write to the log how long each part of a step takes."""
     seed: Annotated[int, Field(ge=-1, lt=2**32)] = -1

@@ -109,18 +109,6 @@ def correct_interpolation(lattice: Lattice, values: Float[Tensor, "k n n n"]) ->
     return to_frequency(to_real_space(values) / lattice.interpolation_damping(values.device))
 
 
-def turn_tangents(lattice: Lattice, values: Float[Tensor, "k n n n"]) -> Float[Tensor, "k 3 n n n"]:
-    """What a small turn of the density adds to its coefficients, per radian about x, y and z.
-
-    Cutting a slice at R @ exp(w) (see `geometry.rotations`) cuts values + w . tangents at R, to first order in w.
-    """
-    density, axis = to_real_space(values), lattice.real_space_axis_px(values.device)
-    coordinates = (axis, axis[:, None], axis[:, None, None])
-    # The derivative of the Hartley transform at g is 2 pi times that of (position times density) at -g.
-    gradient = torch.stack([to_frequency(density * x).flip(-3, -2, -1) for x in coordinates], dim=-1)
-    return 2 * math.pi * torch.linalg.cross(gradient, lattice.points(values.device)[None]).movedim(-1, 1)
-
-
 @dataclass(frozen=True)
 class Corners:
     """The eight lattice points around each sampled point, and their trilinear weights."""
@@ -166,10 +154,33 @@ def interpolate(
     return cut.reshape(position.shape[:-1])
 
 
-def add(total: Float[Tensor, "n3 k"], corners: Corners, values: Float[Tensor, "m k"]) -> None:
-    """Add values at points to flattened lattices in place: the transpose of `cut`."""
-    for corner in range(8):
-        total.index_add_(0, corners.index[:, corner], corners.weight[:, corner, None] * values)
+def interpolate_with_gradient(
+    values: Float[Tensor, "k n n n"], which: Int[Tensor, "m"], position: Float[Tensor, "m p 3"]
+) -> tuple[Float[Tensor, "m p"], Float[Tensor, "m 3 p"]]:
+    """What `interpolate` gives, and how it changes along x, y and z, per lattice step."""
+    size = values.shape[1]
+    base = position.floor()
+    x, y, z = (position - base)[..., None].unbind(-2)
+    column, row, level = (base.long() + size // 2).unbind(-1)
+    corner = torch.arange(2, device=values.device)
+    corners = ((corner[:, None, None] * size + corner[:, None]) * size + corner).flatten()
+    flat = (((which[:, None] * size + level) * size + row) * size + column)[..., None] + corners
+    around = values.reshape(-1)[flat]
+    # One axis after the other: a difference along it, and the value between.
+    along_x = around[..., 1::2] - around[..., 0::2]
+    on_x = torch.addcmul(around[..., 0::2], along_x, x)
+    along_y = on_x[..., 1::2] - on_x[..., 0::2]
+    on_xy = torch.addcmul(on_x[..., 0::2], along_y, y)
+    along_x = torch.lerp(along_x[..., 0::2], along_x[..., 1::2], y)
+    along_z = on_xy[..., 1] - on_xy[..., 0]
+    along_x, along_y = (torch.lerp(along[..., 0], along[..., 1], z[..., 0]) for along in (along_x, along_y))
+    value = torch.addcmul(on_xy[..., 0], along_z, z[..., 0])
+    return value, torch.stack([along_x, along_y, along_z], dim=1)
+
+
+def add(total: Float[Tensor, "n3"], corners: Corners, values: Float[Tensor, "m"]) -> None:
+    """Add values at points to a flattened lattice in place: the transpose of `cut`."""
+    total.scatter_add_(0, corners.index.flatten(), (corners.weight * values[:, None]).flatten())
 
 
 def slice_frequencies(band: Band, rotations: Float[Tensor, "*q 3 3"]) -> Float[Tensor, "*q p 3"]:

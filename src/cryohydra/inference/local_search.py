@@ -1,7 +1,7 @@
 """Poses between the points of any grid: Gauss-Newton steps on the likelihood from where they are.
 
-A small turn of the density adds three fixed maps to it (`turn_tangents`), a small shift two images to its slice:
-around a pose the prediction is linear in both, and the likelihood's maximum a small linear system per image.
+A small turn of the density adds three images to its slice (`SliceSource.with_tangents`), a small shift two: around a
+pose the prediction is linear in both, and the likelihood's maximum a small linear system per image.
 """
 
 import math
@@ -20,7 +20,8 @@ from cryohydra.inference.slices import SliceSource
 _REACH = 0.15
 """Radians that a turn may take in one step, one standard deviation of the prior that damps it."""
 _REACH_PX = 1.0
-_POINTS_AT_ONCE = 2**20
+_POINTS_AT_ONCE = 2**18
+"""What stays in a processor's cache is about twice as fast."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,17 @@ def sharpen_poses(
         class_index: The density to compare with.
     """
     size = rotation.shape[1] * len(band)
+    # One class after the other: its map stays at hand.
+    order = class_index.argsort()
     parts = [
         _sharpen(slices, images.rows(image[rows]), band, class_index[rows], rotation[rows], shift_px[rows], steps)
-        for rows in torch.arange(len(image), device=rotation.device).split(max(1, _POINTS_AT_ONCE // size))
+        for rows in order.split(max(1, _POINTS_AT_ONCE // size))
     ]
+    back = order.argsort()
     return LocalPoses(
-        rotation=torch.cat([part.rotation for part in parts]),
-        shift_px=torch.cat([part.shift_px for part in parts]),
-        log_likelihood=torch.cat([part.log_likelihood for part in parts]),
+        rotation=torch.cat([part.rotation for part in parts])[back],
+        shift_px=torch.cat([part.shift_px for part in parts])[back],
+        log_likelihood=torch.cat([part.log_likelihood for part in parts])[back],
     )
 
 
@@ -87,14 +91,17 @@ def _sharpen(
     num_tilts = rotation.shape[1]
     of_tilt = class_index.repeat_interleave(num_tilts)
     for remaining in range(steps.count, -1, -1):
-        cut = slices.of_candidates(band, of_tilt, rotation.flatten(0, 1)).unflatten(0, (-1, num_tilts))
+        if remaining:
+            cut, tangents = slices.with_tangents(band, of_tilt, rotation.flatten(0, 1))
+        else:
+            cut = slices.of_candidates(band, of_tilt, rotation.flatten(0, 1))
+        cut = cut.unflatten(0, (-1, num_tilts))
         centred = shift_hartley(images.score, band.frequencies, -shift_px)
         score, power = (centred * cut).sum((1, 2)), (images.power * cut.square()).sum((1, 2))
         here = LocalPoses(rotation, shift_px, log_likelihood_over_contrast(score, power))
         best = here if best is None else likelier(best, here)
         if remaining:
             contrast = expected_contrast(score, power)[:, None, None]
-            tangents = slices.tangents_of_candidates(band, of_tilt, rotation.flatten(0, 1))
             turn, shift = _step(
                 contrast[..., None] * tangents.unflatten(0, (-1, num_tilts)),
                 contrast[..., None] * _shift_tangents(cut, band) * float(steps.shifts),

@@ -1,6 +1,5 @@
 """Where a search gets its slices from: it knows no field and no file."""
 
-from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -12,8 +11,8 @@ from cryohydra.fourier.lattice import (
     Lattice,
     correct_interpolation,
     interpolate,
+    interpolate_with_gradient,
     slice_frequencies,
-    turn_tangents,
 )
 
 
@@ -33,10 +32,10 @@ class SliceSource(Protocol):
         """One slice for each pair of class and rotation."""
         ...
 
-    def tangents_of_candidates(
+    def with_tangents(
         self, band: Band, class_index: Int[Tensor, "m"], rotation: Float[Tensor, "m 3 3"]
-    ) -> Float[Tensor, "m 3 p"]:
-        """What turning R to R @ exp(w) adds to each slice, per radian of w along x, y and z."""
+    ) -> tuple[Float[Tensor, "m p"], Float[Tensor, "m 3 p"]]:
+        """What `of_candidates` gives, and what turning R to R @ exp(w) adds to it per radian of w along x, y and z."""
         ...
 
 
@@ -52,7 +51,6 @@ class LatticeSlices:
         """
         self.num_classes = len(values)
         self.lattice = lattice
-        self._uncorrected = values
         self._values = correct_interpolation(lattice, values)
         self._slicers = slicers
 
@@ -66,20 +64,20 @@ class LatticeSlices:
         """One slice for each pair of class and rotation."""
         return interpolate(self._values, class_index, self._positions(band, rotation))
 
-    def tangents_of_candidates(
+    def with_tangents(
         self, band: Band, class_index: Int[Tensor, "m"], rotation: Float[Tensor, "m 3 3"]
-    ) -> Float[Tensor, "m 3 p"]:
-        """What a small turn adds to each slice, per radian."""
+    ) -> tuple[Float[Tensor, "m p"], Float[Tensor, "m 3 p"]]:
+        """What `of_candidates` gives, and what a small turn adds to it, by the gradient of what interpolates."""
         position = self._positions(band, rotation)
-        return torch.stack([interpolate(along, class_index, position) for along in self._tangents], dim=1)
+        slices, gradient = interpolate_with_gradient(self._values, class_index, position)
+        along_x, along_y, along_z = gradient.unbind(1)
+        x, y, z = position.unbind(-1)
+        # A point g of the slice moves to g + g x w: the slice changes by w . (gradient x g).
+        turns = (along_y * z - along_z * y, along_z * x - along_x * z, along_x * y - along_y * x)
+        return slices, torch.stack(turns, dim=1)
 
     def _positions(self, band: Band, rotation: Float[Tensor, "m 3 3"]) -> Float[Tensor, "m p 3"]:
         return slice_frequencies(band, rotation) * (self.lattice.oversampling * self.lattice.box_size)
-
-    @cached_property
-    def _tangents(self) -> list[Float[Tensor, "k n n n"]]:
-        tangents = turn_tangents(self.lattice, self._uncorrected)
-        return [correct_interpolation(self.lattice, tangents[:, axis]) for axis in range(3)]
 
 
 class GridSlicers:

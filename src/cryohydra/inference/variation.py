@@ -26,7 +26,8 @@ from cryohydra.fourier.lattice import (
 )
 from cryohydra.inference.evidence import expected_contrast
 
-_POINTS_AT_ONCE = 2**20
+_POINTS_AT_ONCE = 2**17
+"""What stays in a processor's cache is about twice as fast."""
 _SETTLED = 0.03
 """Change of the coordinates in a round, over their size, that ends the search."""
 _LEAST_SHARE = 0.1
@@ -151,25 +152,25 @@ def _solve(
     z_dim = coordinate.shape[1]
     centred = coordinate - _weighted_mean(coordinate, residual.weight)
     second = centred[:, :, None] * centred[:, None] + covariance
-    numerator = coordinate.new_zeros(lattice.size**3, z_dim)
-    denominator = coordinate.new_zeros(lattice.size**3, z_dim * z_dim)
+    numerator = coordinate.new_zeros(z_dim, lattice.size**3)
+    denominator = coordinate.new_zeros(z_dim * z_dim, lattice.size**3)
     num_points = residual.score.shape[1] * len(band)
     for rows in torch.arange(len(residual), device=coordinate.device).split(max(1, _POINTS_AT_ONCE // num_points)):
         frequencies = slice_frequencies(band, residual.rotation[rows]).reshape(-1, 3)
         corners = Corners.around(lattice, frequencies)
         weight = residual.weight[rows]
-        first = torch.einsum("b,bz,btp->btpz", weight, centred[rows], residual.score[rows])
-        square = torch.einsum("b,bw,btp->btpw", weight, second[rows].flatten(1), residual.power[rows])
-        add(numerator, corners, first.reshape(-1, z_dim))
-        add(denominator, corners, square.reshape(-1, z_dim * z_dim))
+        first = torch.einsum("b,bz,btp->zbtp", weight, centred[rows], residual.score[rows])
+        square = torch.einsum("b,bw,btp->wbtp", weight, second[rows].flatten(1), residual.power[rows])
+        for total, values in zip((*numerator, *denominator), (*first, *square), strict=True):
+            add(total, corners, values.flatten())
     shells = lattice.distance(coordinate.device).round().long().flatten().clamp(max=lattice.radius + 1)
-    precision = denominator.unflatten(1, (z_dim, z_dim))
+    precision = denominator.T.unflatten(1, (z_dim, z_dim))
     trace = precision.diagonal(dim1=1, dim2=2).mean(1)
     count = torch.bincount(shells)
     typical = torch.zeros_like(count, dtype=trace.dtype).index_add_(0, shells, trace) / count
     damping = _LEAST_SHARE * typical[shells] + 1e-6 * typical.max() + 1e-20
     precision = precision + damping[:, None, None] * torch.eye(z_dim, device=trace.device)
-    values = torch.linalg.solve(precision, numerator[:, :, None])[:, :, 0]
+    values = torch.linalg.solve(precision, numerator.T[:, :, None])[:, :, 0]
     values = torch.where((shells <= lattice.radius)[:, None], values, 0.0)
     return to_frequency(to_real_space(values.T.unflatten(1, lattice.shape)) * mask)
 

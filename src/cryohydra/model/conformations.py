@@ -35,8 +35,12 @@ class Conformations(nn.Module, ABC):
         """Conformations of particles, differentiable."""
 
     @abstractmethod
-    def update(self) -> None:
-        """Descend along the gradient that the last `of` received."""
+    def update(self, teaches: bool = True) -> None:
+        """Descend along the gradient that the last `of` received.
+
+        Args:
+            teaches: Whether what particles share learns of it too.
+        """
 
     def set_means(self, index: Int[Tensor, "b"], mean: Float[Tensor, "b k z"]) -> None:
         """Replace conformations; only a table can.
@@ -81,7 +85,7 @@ class TabulatedConformations(Conformations):
         self.table.set(index, Conformation(mean, self.table.conformation(index).log_std))
 
     @torch.no_grad()
-    def update(self) -> None:
+    def update(self, teaches: bool = True) -> None:
         """One step of Adam on the rows that the last `of` gave."""
         assert self._lent is not None, "nothing was asked for"
         index, lent = self._lent
@@ -108,9 +112,10 @@ class EncodedConformations(Conformations):
         found: Conformation = self.encoder(hartley_to_image(images.full_hartley(index).to(device)))
         return found
 
-    def update(self) -> None:
-        """One step of Adam on the network."""
-        self.optimiser.step()
+    def update(self, teaches: bool = True) -> None:
+        """One step of Adam on the network, which particles share."""
+        if teaches:
+            self.optimiser.step()
         self.optimiser.zero_grad()
 
     def get_extra_state(self) -> dict[str, Any]:

@@ -61,8 +61,8 @@ def fit_field_to_lattice(
     step_weight = importance / importance.square().sum() * importance.sum()
     inverse_amplitude = 1 / amplitude[shell]
     optimiser = torch.optim.Adam(field.parameters(), lr=lr, betas=(0.9, 0.99), fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share_of_rate(step, steps))
-    for _ in range(steps):
+    for step in range(steps):
+        optimiser.param_groups[0]["lr"] = lr * _share_of_rate(step, steps)
         shape = (_CONFORMATIONS_PER_STEP, _POINTS_PER_CONFORMATION)
         uniform = torch.rand(shape, generator=generator, dtype=torch.double).to(cumulative.device)
         drawn = torch.searchsorted(cumulative, uniform * cumulative[-1]).clamp(max=len(values) - 1)
@@ -73,7 +73,6 @@ def fit_field_to_lattice(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        schedule.step()
     judged = torch.randperm(len(values), generator=generator)[:_POINTS_TO_JUDGE].to(values.device)
     return _relative_error(field, frequencies[judged], values[judged], weights[judged], z)
 

@@ -39,17 +39,17 @@ class FieldSlices:
             slices[rows] = self._of_class(k, band, rotation[rows])
         return slices
 
-    def tangents_of_candidates(
+    def with_tangents(
         self, band: Band, class_index: Int[Tensor, "m"], rotation: Float[Tensor, "m 3 3"]
-    ) -> Float[Tensor, "m 3 p"]:
-        """What a small turn adds to each slice, per radian: by central differences."""
+    ) -> tuple[Float[Tensor, "m p"], Float[Tensor, "m 3 p"]]:
+        """One slice for each pair, and what a small turn adds to it: by central differences."""
         there, back = (
             torch.stack([self.of_candidates(band, class_index, rotation @ turn) for turn in turns], dim=1)
             for turns in (
                 rotation_vector_to_matrix(sign * _SMALL_TURN * torch.eye(3, device=rotation.device)) for sign in (1, -1)
             )
         )
-        return (there - back) / (2 * _SMALL_TURN)
+        return self.of_candidates(band, class_index, rotation), (there - back) / (2 * _SMALL_TURN)
 
     @torch.no_grad()
     def _of_class(self, class_index: int, band: Band, rotation: Float[Tensor, "m 3 3"]) -> Float[Tensor, "m p"]:

@@ -15,13 +15,15 @@ import torch
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
-from cryohydra.fourier.lattice import Lattice, correct_interpolation, to_frequency, to_real_space
+from cryohydra.fourier.lattice import GridSlicer, Lattice, correct_interpolation, to_frequency, to_real_space
 from cryohydra.geometry.rotations import random_rotations
 from cryohydra.geometry.shift_grid import shift_grid
-from cryohydra.geometry.so3_grid import all_rotations, angular_step, level_for_step
-from cryohydra.inference.evidence import effective_number, exponentiate_
+from cryohydra.geometry.so3_grid import all_rotations, angular_step, child_indices, level_for_step
+from cryohydra.inference.evidence import effective_number
+from cryohydra.inference.grid_posterior import ExhaustivePosterior, GridPosterior, PrunedPosterior
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.reconstruction import ClassMaps, ClassSums, particle_mask
+from cryohydra.inference.shift_reach import reach_of_shifts
 from cryohydra.inference.slices import GridSlicers
 from cryohydra.physics.noise import shell_means
 from cryohydra.training.stage import Stage, StepResult
@@ -31,6 +33,10 @@ RESOLVED = 2.1
 """A grid of step s resolves up to RESOLVED / s Fourier pixels of a particle half as wide as the box."""
 _TOLERATED = 3.2
 """The same where what the grid misses counts as unexplained: a coarser one is enough."""
+_LAST_EXHAUSTIVE_LEVEL = 1
+"""Finer grids are compared only in the heaviest cells of the next coarser one."""
+_NUM_PARENTS = 24
+"""Such cells, for each image and class."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,8 @@ class Annealing:
     """How much of the pull towards equal shares is left at the end."""
     memory: float = 0.8
     """Part of what was unexplained before that the next step still believes."""
+    memory_of_shifts: float = 0.95
+    """The same of how far from the centre particles lie: a normal spread, re-estimated in every step."""
 
     def progress(self, step: int) -> float:
         """From 0 to 1 over the warm part."""
@@ -116,6 +124,7 @@ class AbInitio(Stage):
         start = torch.randperm(len(state), generator=state.generator)[: self.num_images_to_start]
         power = _power_over_noise(state.weighted(start, self.band))
         self.unexplained = shell_means(power[None], self.band, self.band.radius + 1)[0].clamp(min=1)
+        self.mean_square_shift = torch.tensor(self.shift_extent_px**2, device=state.device)
         self.velocity = torch.zeros_like(state.maps.values)
         self.seen: Float[Tensor, "k n n n"] = torch.zeros_like(self.velocity)
         state.fields_are_fitted = False
@@ -125,41 +134,34 @@ class AbInitio(Stage):
         assert state.maps is not None
         plan, step = self.annealing, self.step_count
         radius = plan.radius(step)
-        compared = Band(self.band.box_size, radius, state.device)
         level = level_for_radius(radius)
-        slicer = self._slicers.slicer(self.lattice, compared, all_rotations(level, state.device))
         shifts = self._shifts(level, state.device)
         inside = self.band.within(radius)
         # What the maps leave unexplained is noise to them.
         trust = 1 / self.unexplained[self.band.shells[inside]]
         whole = state.weighted(index, self.band).at(inside)
         images = WeightedImages(whole.score * trust, whole.power * trust, whole.constant)
-        score = shift_hartley(images.score[:, 0, None], compared.frequencies, -shifts[None])
-        slices = slicer.cut(correct_interpolation(self.lattice, state.maps.values))
-        log_likelihood = [_compare(score, images, of_class) for of_class in slices]
-        highest = [of_class.flatten(1).max(1) for of_class in log_likelihood]
-        best, pose_index = (torch.stack(columns, dim=1) for columns in zip(*highest, strict=True))
-        relative = [exponentiate_(of_class.flatten(1), best[:, k]) for k, of_class in enumerate(log_likelihood)]
-        evidence = best + torch.stack([of_class.sum(1).log() for of_class in relative], dim=1)
-        log_weight = plan.balance(step) * _balancing_weights(evidence)
-        total = torch.logsumexp(evidence + log_weight, dim=1)
-
-        numerator, denominator = torch.empty_like(slices), torch.empty_like(slices)
-        share = (log_weight + best - total[:, None]).exp()
-        for k, of_class in enumerate(relative):
-            posterior = of_class.unflatten(1, (len(shifts), -1))
-            numerator[k] = posterior.flatten(0, 1).T @ (share[:, k, None, None] * score).flatten(0, 1)
-            denominator[k] = posterior.sum(1).T @ (share[:, k, None] * images.power[:, 0])
+        maps = correct_interpolation(self.lattice, state.maps.values)
+        compared, slicer, slices = self._cut(maps, radius, level)
+        if level <= _LAST_EXHAUSTIVE_LEVEL:
+            found: GridPosterior = self._compare_all(images, compared, slices, level)
+        else:
+            found = self._compare_children(images, compared, slices, level, maps)
+        log_weight = plan.balance(step) * _balancing_weights(found.log_evidence)
+        total = torch.logsumexp(found.log_evidence + log_weight, dim=1)
+        share = torch.softmax(found.log_evidence + log_weight, dim=1)
+        self._learn_spread(torch.einsum("bk,bks->s", share, found.shift_mass) / len(index), shifts, level)
+        numerator, denominator = found.sums(share)
         lattice_numerator, lattice_denominator = slicer.add(torch.cat([numerator, denominator])).chunk(2)
         explained = (2 * numerator * slices - denominator * slices.square()).sum((0, 1)) / (trust * len(index))
         self._weigh_residual(_power_over_noise(whole) - explained, compared)
         self._move(state, lattice_numerator, lattice_denominator, radius)
-        self._remember(state, index, evidence, pose_index, slicer.rotations, shifts, log_weight)
+        self._remember(state, index, found, slicer.rotations, shifts, log_weight)
         self.step_count += 1
         self.is_done = self.step_count >= plan.num_steps
-        cells = math.log(len(slicer.rotations) * len(shifts) * len(slices))
+        cells = math.log(len(slicer.rotations) * len(slices))
         gain = float(total.mean() - cells)
-        shared = effective_number(torch.softmax(evidence + log_weight, dim=1)).mean()
+        shared = effective_number(share).mean()
         note = f"band {radius}, {float(shared):.1f} classes per image"
         return StepResult(loss=-gain, note=note)
 
@@ -179,6 +181,7 @@ class AbInitio(Stage):
             "velocity": self.velocity,
             "seen": self.seen,
             "unexplained": self.unexplained,
+            "mean_square_shift": self.mean_square_shift,
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
@@ -187,6 +190,7 @@ class AbInitio(Stage):
         self.velocity.copy_(saved["velocity"])
         self.seen.copy_(saved["seen"])
         self.unexplained.copy_(saved["unexplained"])
+        self.mean_square_shift.copy_(saved["mean_square_shift"])
 
     def _random_start(self, state: TrainingState) -> ClassMaps:
         """Maps of images in random poses: a blob as large as the particles, a little different for each class."""
@@ -221,12 +225,61 @@ class AbInitio(Stage):
         seen = self.unexplained[: len(shells)]
         self.unexplained[: len(shells)] = torch.lerp(shells, seen, self.annealing.memory)
 
+    def _cut(
+        self, maps: Float[Tensor, "k n n n"], radius: int, level: int
+    ) -> tuple[Band, GridSlicer, Float[Tensor, "k q p"]]:
+        compared = Band(self.band.box_size, radius, maps.device)
+        slicer = self._slicers.slicer(self.lattice, compared, all_rotations(level, maps.device))
+        return compared, slicer, slicer.cut(maps)
+
+    def _compare_all(
+        self, images: WeightedImages, compared: Band, slices: Float[Tensor, "k q p"], level: int
+    ) -> ExhaustivePosterior:
+        shifts = self._shifts(level, slices.device)
+        score = shift_hartley(images.score[:, 0, None], compared.frequencies, -shifts[None])
+        return ExhaustivePosterior(slices, score, images.power[:, 0], self._log_prior(shifts))
+
+    def _compare_children(
+        self,
+        images: WeightedImages,
+        compared: Band,
+        slices: Float[Tensor, "k q p"],
+        level: int,
+        maps: Float[Tensor, "k n n n"],
+    ) -> PrunedPosterior:
+        """Compare with those rotations only that lie in the heaviest cells of the next coarser grid."""
+        coarse = min(compared.radius, int(_TOLERATED / angular_step(level - 1)))
+        narrow, _, coarse_slices = self._cut(maps, coarse, level - 1)
+        parents = self._compare_all(images.at(compared.within(coarse)), narrow, coarse_slices, level - 1)
+        children = child_indices(level - 1, parents.heaviest(_NUM_PARENTS)).flatten(2)
+        shifts = self._shifts(level, slices.device)
+        score = shift_hartley(images.score[:, 0, None], compared.frequencies, -shifts[None])
+        return PrunedPosterior(slices, score, images.power[:, 0], self._log_prior(shifts), children)
+
+    def _shift_step(self, level: int) -> float:
+        return self.band.box_size * angular_step(level) / (4 * RESOLVED)
+
     def _shifts(self, level: int, device: torch.device) -> Float[Tensor, "s 2"]:
-        """A grid as fine as that of the rotations: a quarter of the shortest wave that they resolve."""
-        resolved_radius = RESOLVED / angular_step(level)
-        return shift_grid(self.shift_extent_px, self.band.box_size / (4 * resolved_radius), self.shift_centre_px).to(
-            device
-        )
+        """A grid as fine as that of the rotations, as wide as particles are thought to lie.
+
+        Its step is a quarter of the shortest wave that the rotations resolve.
+        """
+        step = self._shift_step(level)
+        reach = reach_of_shifts(float(self.mean_square_shift), step, self.shift_extent_px)
+        return shift_grid(reach, step, self.shift_centre_px).to(device)
+
+    def _log_prior(self, shifts: Float[Tensor, "s 2"]) -> Float[Tensor, "s"]:
+        square = (shifts - shifts.new_tensor(self.shift_centre_px)).square().sum(1)
+        return torch.log_softmax(-square / self.mean_square_shift.clamp(min=1e-6), dim=0)
+
+    def _learn_spread(self, mass: Float[Tensor, "s"], shifts: Float[Tensor, "s 2"], level: int) -> None:
+        """Re-estimate how far particles lie from the centre, as the noise is re-estimated.
+
+        A point of the grid stands for its cell, whose own spread is a sixth of the squared step.
+        """
+        square = (shifts - shifts.new_tensor(self.shift_centre_px)).square().sum(1)
+        found = (mass * square).sum() + self._shift_step(level) ** 2 / 6
+        self.mean_square_shift = torch.lerp(found, self.mean_square_shift, self.annealing.memory_of_shifts)
 
     def _move(
         self,
@@ -255,28 +308,18 @@ class AbInitio(Stage):
         self,
         state: TrainingState,
         index: Int[Tensor, "b"],
-        evidence: Float[Tensor, "b k"],
-        best: Int[Tensor, "b k"],
+        found: GridPosterior,
         rotations: Float[Tensor, "q 3 3"],
         shifts: Float[Tensor, "s 2"],
         log_weight: Float[Tensor, "k"],
     ) -> None:
         """Keep each particle's best pose in every class, and the classes' evidence."""
         rows = index.to(state.device)
-        state.poses.rotation[rows] = rotations[best % len(rotations)][:, None]
-        shift = shifts[torch.div(best, len(rotations), rounding_mode="floor")]
+        state.poses.rotation[rows] = rotations[found.rotation_index][:, None]
+        shift = shifts[found.shift_index]
         state.poses.shift_px[rows] = (shift + state.known_shift_px[rows][:, None])[:, None]
-        cells = math.log(len(rotations) * len(shifts))
-        state.classes.log_evidence[rows] = evidence + log_weight - cells
+        state.classes.log_evidence[rows] = found.log_evidence + log_weight - math.log(len(rotations))
         state.classes.log_pose_volume[rows] = 0.0
-
-
-def _compare(
-    score: Float[Tensor, "b s p"], images: WeightedImages, slices: Float[Tensor, "q p"]
-) -> Float[Tensor, "b s q"]:
-    """Log likelihood, over noise alone, of every shift and rotation; contrast is taken as one."""
-    power = images.power[:, 0] @ slices.square().T
-    return torch.baddbmm(power[:, None], score, slices.T.expand(len(score), -1, -1), beta=-0.5)
 
 
 def _power_over_noise(images: WeightedImages) -> Float[Tensor, "p"]:

@@ -36,7 +36,8 @@ class GradientSearch(Stage):
         self._slicers = GridSlicers()
 
     def begin(self, state: TrainingState) -> None:
-        """Begin what descends."""
+        """Begin what descends, in the whole band: what a start from random poses knows is no measure."""
+        state.field_radius = None
         self.refinement.begin(state)
         self.radius = max(self.search.plan.radii)
 
@@ -48,7 +49,11 @@ class GradientSearch(Stage):
         best = found.best_of_class(state.num_classes)
         state.poses.rotation[rows] = best.rotation[:, None]
         state.poses.shift_px[rows] = (best.shift_px + state.known_shift_px[rows][:, None])[:, None]
-        return self.refinement.step(state, index)
+        result = self.refinement.descend(state, index)
+        self.refinement.num_seen += len(index)
+        if self.refinement.num_seen % len(state) < len(index):
+            state.classes.update_weights()
+        return result
 
     def end(self, state: TrainingState) -> str:
         """Nothing is left open."""

@@ -124,8 +124,9 @@ class MapPass:
     def add(
         self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages, weight: Float[Tensor, "b k"]
     ) -> None:
-        """Add images to the sums at the poses that the tables hold."""
+        """Add images to the sums at the poses that the tables hold, but for those held out."""
         self.num_seen += len(rows)
+        weight = torch.where(state.is_held_out(rows)[:, None], 0.0, weight)
         pose = state.poses.pose(rows)
         self.sums.add(
             images,

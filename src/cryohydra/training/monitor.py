@@ -7,10 +7,12 @@ from typing import Any, Literal
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from cryohydra._typing import Tensor
 from cryohydra.inference.evidence import effective_number
 from cryohydra.io.mrc import read_map
 from cryohydra.io.run_folder import RunFolder, Status, write_status
 from cryohydra.training.pictures import Pictures
+from cryohydra.training.stage import StepResult
 from cryohydra.training.state import TrainingState
 
 _SECONDS_BETWEEN_STATUS = 5.0
@@ -24,7 +26,8 @@ class Monitor:
         self.pictures = pictures
         self.log_interval = log_interval
         self._board = SummaryWriter(str(run.summaries))
-        self._since_log, self._loss, self._weight = 0, 0.0, 0
+        self._since_log, self._loss = 0, 0.0
+        self._terms: dict[str, Tensor] = {}
         self._stage, self._total, self._begun, self._seen, self._before = "", 0, time.monotonic(), 0, 0
         self._status_written = 0.0
         self.warnings: tuple[str, ...] = ()
@@ -34,11 +37,13 @@ class Monitor:
         self._stage, self._total, self._seen = name, total_images, images_before
         self._begun, self._before = time.monotonic(), images_before
 
-    def advanced(self, state: TrainingState, num_images: int, loss: float) -> None:
+    def advanced(self, state: TrainingState, num_images: int, result: StepResult) -> None:
         """A step was made."""
         self._seen += num_images
         self._since_log += num_images
-        self._loss, self._weight = self._loss + loss * num_images, self._weight + num_images
+        self._loss += result.loss * num_images
+        for name, value in result.terms.items():
+            self._terms[name] = self._terms.get(name, 0) + value * num_images
         # A small set has a point for every epoch at least.
         if self._since_log >= min(self.log_interval, len(state)):
             self.log(state)
@@ -47,9 +52,9 @@ class Monitor:
 
     def log(self, state: TrainingState) -> None:
         """Write a point of the learning curve."""
-        if not self._weight:
+        if not self._since_log:
             return
-        scalars = {"loss": self._loss / self._weight}
+        scalars = {"loss": self._loss / self._since_log}
         posterior = state.classes.log_posterior().exp()
         scalars["classes_per_particle"] = float(effective_number(posterior).mean())
         shares = posterior.mean(0).tolist()
@@ -61,7 +66,9 @@ class Monitor:
         self._board.add_scalar("Classes per Particle", scalars["classes_per_particle"], state.images_seen)
         for k, share in enumerate(shares):
             self._board.add_scalar(f"Share/Class {k}", share, state.images_seen)
-        self._since_log, self._loss, self._weight = 0, 0.0, 0
+        for name, total in self._terms.items():
+            self._board.add_scalar(name, float(total) / self._since_log, state.images_seen)
+        self._since_log, self._loss, self._terms = 0, 0.0, {}
 
     def epoch_ended(self, state: TrainingState) -> None:
         """Pictures of what is known, per class; the epoch's maps have been written."""

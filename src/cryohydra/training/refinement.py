@@ -14,8 +14,12 @@ from cryohydra.inference.evidence import carry_shares, negative_log_evidence
 from cryohydra.inference.likelihood import Likelihood
 from cryohydra.model.tables import Conformation, RowAdam, moved
 from cryohydra.physics.pose import Pose
+from cryohydra.training.judge import Judge
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
+
+_PATIENCE = 2
+"""Epochs without a gain for the particles held out after which the stage ends."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,15 @@ class Refinement(Stage):
         self.num_images = num_images
         self.max_images = plan.max_epochs * num_images
         self.num_seen = 0
+        self.judge = Judge()
+        self.poses_are_settled = False
+        """Whether moving poses alone gains no more: then conformations learn too, before their time."""
         self.epoch_losses: list[float] = []
         self._sum, self._count = 0.0, 0
 
     def begin(self, state: TrainingState) -> None:
-        """Make the optimisers; the fields go on from where the stage before left them."""
+        """Make the optimisers; the fields go on from where the stage before left them, in the band that they know."""
+        self.radius = min(self.plan.radius, state.drawn_radius)
         self.field_optimiser = torch.optim.Adam(state.mixture.parameters(), lr=self.plan.lr_fields)
         shape = tuple(state.poses.rotation.shape[:3])
         self.rotation_steps = RowAdam((*shape, 3), self.plan.lr_poses).to(state.device)
@@ -81,7 +89,27 @@ class Refinement(Stage):
         state.fields_are_fitted = True
 
     def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
-        """One descent on a batch."""
+        """Descend on a batch; after every epoch, ask the particles held out whether it helped."""
+        if self.judge.best is None:
+            self.judge.judge(state, self._evidence_held_out(state))
+        result = self.descend(state, index)
+        self.num_seen += len(index)
+        self._sum, self._count = self._sum + result.loss * len(index), self._count + len(index)
+        if self._count >= self.num_images:
+            self._end_epoch(state)
+        return result
+
+    def descend(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
+        """One step on a batch: particles held out move their own poses and conformations, the others the fields too."""
+        is_held_out = state.is_held_out(index)
+        taught = self._descend(state, index[~is_held_out], teaches=True)
+        judging = self._descend(state, index[is_held_out], teaches=False)
+        loss = (taught.loss * int((~is_held_out).sum()) + judging.loss * int(is_held_out.sum())) / len(index)
+        return StepResult(loss=loss, note=f"loss {loss:.2f}, band {self._radius()}", terms=taught.terms)
+
+    def _descend(self, state: TrainingState, index: Int[Tensor, "b"], teaches: bool) -> StepResult:
+        if not len(index):
+            return StepResult(loss=0.0)
         rows = index.to(state.device)
         state.field_radius = self._radius()
         band = state.band(self._radius())
@@ -89,7 +117,7 @@ class Refinement(Stage):
         noise = state.noise_variance(index, band)
         conformation = state.conformations.of(index, state.images)
         z = conformation.sample(state.generator)
-        learns_z = self.num_seen >= self.plan.pose_only_images and state.mixture.z_dim > 0
+        learns_z = not self._moves_poses_only() and state.mixture.z_dim > 0
         if not learns_z:
             conformation, z = conformation.detached(), z.detach()
         rotation_step = torch.zeros(*state.poses.rotation[rows].shape[:3], 3, device=state.device, requires_grad=True)
@@ -99,7 +127,7 @@ class Refinement(Stage):
 
         def loss_of(
             conformation: Conformation, z: Tensor, rotation_step: Tensor, shift_step: Tensor
-        ) -> tuple[Tensor, Tensor]:
+        ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
             pose = moved(state.poses.pose(rows), rotation_step, shift_step)
             log_likelihood, smoothness = self._log_likelihood(
                 state, rows, evaluated, pose, z, observed, ctf, noise, band
@@ -107,34 +135,43 @@ class Refinement(Stage):
             log_weight = self._log_weight(state, scores)
             loss = negative_log_evidence(log_weight, log_likelihood).mean()
             probability = torch.softmax(log_weight + log_likelihood.detach(), dim=-1).detach()
-            loss = loss + self._regularisation(conformation, pose, smoothness, probability)
-            return loss, log_likelihood.detach()
+            terms = self._regularisation(conformation, pose, smoothness, probability)
+            return loss + sum(terms.values()), log_likelihood.detach(), terms
 
         if "lbfgs" in (self.plan.pose_optimizer, self.plan.conformation_optimizer):
             self._settle_rows(state, rows, conformation, loss_of, learns_z)
             if self.plan.conformation_optimizer == "lbfgs" and learns_z:
                 conformation = state.conformations.of(index, state.images)
                 z = conformation.sample(state.generator)
-        loss, log_likelihood = loss_of(conformation, z, rotation_step, shift_step)
+        loss, log_likelihood, terms = loss_of(conformation, z, rotation_step, shift_step)
         self.field_optimiser.zero_grad()
         loss.backward()
-        self.field_optimiser.step()
+        if teaches:
+            self.field_optimiser.step()
         if learns_z and self.plan.conformation_optimizer == "adam":
-            state.conformations.update()
+            state.conformations.update(teaches)
         if self.plan.pose_optimizer == "adam":
             self._move_poses(state, rows, rotation_step, shift_step)
         if self.plan.learns_weights == "learned":
             assert scores.grad is not None
             state.scores.set(rows, scores.detach() + self.score_steps.step(rows, scores.grad))
         state.classes.log_evidence[rows] = log_likelihood
-        return self._count_visit(state, float(loss.detach()), len(index))
+        plotted = {name: term.detach() for name, term in terms.items()}
+        return StepResult(loss=float(loss.detach()), terms=plotted)
 
     def end(self, state: TrainingState) -> str:
         """Weigh the classes of all particles once more, with everything as it is now."""
-        self._weigh_all(state)
+        num_epochs, num_back = len(self.epoch_losses), self.judge.num_since_best
+        self.judge.restore(state)
+        self._weigh(state, torch.arange(len(state)))
+        if self.plan.learns_weights == "posterior":
+            state.classes.update_weights()
         last = self.epoch_losses[-1] if self.epoch_losses else float("nan")
         ended = "converged" if self.is_done else "reached its bound"
-        return f"Refinement: {ended} after {len(self.epoch_losses)} epochs, loss {last:.2f} per particle."
+        return (
+            f"Refinement: {ended} after {num_epochs} epochs, loss {last:.2f} per particle; kept as after epoch "
+            f"{num_epochs - num_back}, where particles held out are explained best."
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Optimisers and the course so far."""
@@ -146,6 +183,8 @@ class Refinement(Stage):
             "num_seen": self.num_seen,
             "epoch_losses": list(self.epoch_losses),
             "is_done": self.is_done,
+            "poses_are_settled": self.poses_are_settled,
+            "judge": self.judge.state_dict(),
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
@@ -157,12 +196,17 @@ class Refinement(Stage):
         self.num_seen = saved["num_seen"]
         self.epoch_losses = list(saved["epoch_losses"])
         self.is_done = saved["is_done"]
+        self.poses_are_settled = saved["poses_are_settled"]
+        self.judge.load_state_dict(saved["judge"])
 
     def _radius(self) -> int:
         if self.plan.first_radius is None:
-            return self.plan.radius
+            return self.radius
         grown = self.plan.first_radius + self.plan.frequencies_per_epoch * self.num_seen // self.num_images
-        return min(self.plan.radius, grown)
+        return min(self.radius, grown)
+
+    def _moves_poses_only(self) -> bool:
+        return self.num_seen < self.plan.pose_only_images and not self.poses_are_settled
 
     def _classes_that_matter(self, state: TrainingState, rows: Int[Tensor, "b"]) -> list[Tensor]:
         """For each class the positions in the batch of the particles that may be of it."""
@@ -230,15 +274,19 @@ class Refinement(Stage):
 
     def _regularisation(
         self, conformation: Conformation, pose: Pose, smoothness: Tensor, probability: Float[Tensor, "b k"]
-    ) -> Tensor:
-        """What is added to the loss; what each class has of it counts by the class's probability."""
+    ) -> dict[str, Tensor]:
+        """What is added to the loss, by name; what each class has of it counts by the class's probability."""
         weights = self.plan.regularisers
-        total = weights.smoothness_l2 * smoothness
+        terms = {}
+        if weights.smoothness_l2:
+            terms["L2 Smoothness Loss"] = weights.smoothness_l2 * smoothness
         if conformation.log_std is not None:
             divergence = kl_from_standard_normal(conformation.mean, conformation.log_std)
-            total = total + weights.kl * (probability * divergence).sum(1).mean()
-        length = pose.shift_px.abs().sum(-1).mean(1)
-        return total + weights.shift_l1 * (probability * length).sum(1).mean()
+            terms["KL Div. Conf."] = weights.kl * (probability * divergence).sum(1).mean()
+        if weights.shift_l1:
+            length = pose.shift_px.abs().sum(-1).mean(1)
+            terms["L1 Reg. Trans."] = weights.shift_l1 * (probability * length).sum(1).mean()
+        return terms
 
     def _move_poses(self, state: TrainingState, rows: Tensor, rotation_step: Tensor, shift_step: Tensor) -> None:
         turn = torch.zeros_like(rotation_step.detach())
@@ -255,7 +303,7 @@ class Refinement(Stage):
         state: TrainingState,
         rows: Tensor,
         conformation: Conformation,
-        loss_of: Callable[[Conformation, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+        loss_of: Callable[[Conformation, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, dict[str, Tensor]]],
         learns_z: bool,
     ) -> None:
         """Bring the batch's poses or conformations to their optimum by L-BFGS, the fields as they are."""
@@ -288,28 +336,34 @@ class Refinement(Stage):
         if moves_z:
             state.conformations.set_means(rows, z.detach())
 
-    def _count_visit(self, state: TrainingState, loss: float, num_images: int) -> StepResult:
-        self.num_seen += num_images
-        self._sum, self._count = self._sum + loss * num_images, self._count + num_images
-        if self._count >= self.num_images:
-            self.epoch_losses.append(self._sum / self._count)
-            self._sum, self._count = 0.0, 0
-            if self.plan.learns_weights == "posterior":
-                state.classes.update_weights()
-            self.is_done = self._has_converged()
-        return StepResult(loss=loss, note=f"loss {loss:.2f}, band {self._radius()}")
-
-    def _has_converged(self) -> bool:
-        """Whether the last two epochs together gained less than a five-hundredth of all that is explained."""
-        losses = self.epoch_losses
-        is_early = len(losses) < 3 or self.num_seen <= self.plan.pose_only_images or self._radius() < self.plan.radius
-        return not is_early and losses[-3] - losses[-1] < 0.002 * abs(losses[-1])
+    def _end_epoch(self, state: TrainingState) -> None:
+        self.epoch_losses.append(self._sum / self._count)
+        self._sum, self._count = 0.0, 0
+        if self.plan.learns_weights == "posterior":
+            state.classes.update_weights()
+        if self._radius() < self.radius:
+            return
+        self.judge.judge(state, self._evidence_held_out(state))
+        if self.judge.num_since_best >= _PATIENCE:
+            self.is_done = not self._moves_poses_only()
+            self.poses_are_settled = True
+            if not self.is_done:
+                self.judge.restore(state)
 
     @torch.no_grad()
-    def _weigh_all(self, state: TrainingState) -> None:
+    def _evidence_held_out(self, state: TrainingState) -> Float[Tensor, "h"]:
+        """Log evidence of the particles held out, everything as it is."""
+        every = torch.arange(len(state))
+        held_out = every[state.is_held_out(every)]
+        self._weigh(state, held_out)
+        log_weight = self._log_weight(state, state.scores.rows(held_out.to(state.device)))
+        return -negative_log_evidence(log_weight, state.classes.log_evidence[held_out.to(state.device)])
+
+    @torch.no_grad()
+    def _weigh(self, state: TrainingState, particles: Int[Tensor, "n"]) -> None:
         """Evidence of the classes that matter to each particle, poses and conformations as they are."""
-        band = state.band(self.plan.radius)
-        for index in torch.arange(len(state)).split(self.batch_size):
+        band = state.band(self.radius)
+        for index in particles.split(self.batch_size) if len(particles) else ():
             rows = index.to(state.device)
             z = state.conformations.of(index, state.images).mean
             log_likelihood, _ = self._log_likelihood(
@@ -324,8 +378,6 @@ class Refinement(Stage):
                 band,
             )
             state.classes.log_evidence[rows] = log_likelihood
-        if self.plan.learns_weights == "posterior":
-            state.classes.update_weights()
 
 
 _PX_PER_RADIAN = 10.0

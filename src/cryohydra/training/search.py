@@ -1,6 +1,7 @@
 """The second stage: poses and classes from rough maps, maps from poses and classes, wider each time."""
 
 import math
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.local_search import LocalSteps, likelier
 from cryohydra.inference.pose_search.base import PoseSearch, SearchPlan
 from cryohydra.inference.reconstruction import ClassMaps, particle_mask
+from cryohydra.inference.shift_reach import mean_square_shift, reach_of_shifts
 from cryohydra.inference.slices import GridSlicers, LatticeSlices, SliceSource
 from cryohydra.model.slices import FieldSlices
 from cryohydra.physics.pose import Pose
@@ -28,6 +30,12 @@ _NUM_SEARCHES = 2
 """Passes that search all poses: in rough maps, and once more in those that came of it, for what went astray."""
 _SEARCHED_RADIUS = 10
 """In Fourier pixels: what two levels of the default grids resolve. Steps from there reach the wider band."""
+_PILOT = 500
+"""Images of a later search after which it goes on only if enough of them changed."""
+_FEW_CHANGES = 0.01
+"""Part of the images searched that found another class or pose: below it a search is in vain."""
+_CLEAR_GAIN = 2.0
+"""In log likelihood: less is what a few more steps would give as well."""
 _LEAST_PROBABILITY = 1e-3
 """Classes less probable than this for an image are passed over until all is searched anew."""
 
@@ -105,6 +113,8 @@ class Searching(Stage):
         self.num_passes = num_passes
         self.particle_radius = particle_radius
         self.pass_count, self.num_searches = 0, 0
+        self.num_searched, self.num_changed = 0, 0
+        """Images of this pass that were compared with whole grids, and those of them that it moved."""
         self.is_searching = True
         self.evidence_before = -math.inf
         self._slicers = GridSlicers()
@@ -133,26 +143,11 @@ class Searching(Stage):
             assert state.maps is not None
             is_sliced = self.slice_kind == "sliced"
             self.slices = LatticeSlices(self.lattice, state.maps.values, self._slicers) if is_sliced else compared
+            self.plan = self._plan(state)
         return MapPass(state, self.lattice, compared, self.radius, LocalSteps(shifts=self.shift_extent_px > 0))
 
-    def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
-        """Find or sharpen the poses of a batch and add it to the sums."""
-        note = f"pass {self.pass_count + 1}, {'searching' if self.is_searching else 'sharpening'}, band {self.radius}"
-        rows = index.to(state.device)
-        current = self.current = self.current or self._begin_pass(state)
-        images = state.weighted(index, current.summed)
-        if self.is_searching:
-            self._search(state, rows, images, current)
-        evidence = current.weigh(state, index, images, _matters(state, rows))
-        if current.num_seen >= len(state):
-            self._end_pass(state, current)
-        return StepResult(loss=-float(evidence.mean()), note=note)
-
-    def _search(self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages, current: MapPass) -> None:
-        """Compare with whole grids; of the pose found and the one held before, a class that matters keeps the likelier.
-
-        Grids are compared with the maps of all images: the one held is then judged by the other half's.
-        """
+    def _plan(self, state: TrainingState) -> SearchPlan:
+        """Grids for the band, over shifts as wide as they were found."""
         plan = plan_search(
             min(self.radius, _SEARCHED_RADIUS),
             base_level=self.base_level,
@@ -162,6 +157,45 @@ class Searching(Stage):
             shift_centre_px=self.shift_centre_px,
             num_kept=self.num_kept,
         )
+        rows = torch.arange(len(state), device=state.device)
+        _, shift_px = poses_held(state, Pairs(rows, rows, state.classes.log_posterior().argmax(1)))
+        mean_square = float(mean_square_shift(shift_px, self.shift_centre_px))
+        return replace(plan, shift_extent_px=reach_of_shifts(mean_square, plan.shift_step_px, self.shift_extent_px))
+
+    def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
+        """Find or sharpen the poses of a batch and add it to the sums."""
+        note = f"pass {self.pass_count + 1}, {'searching' if self.is_searching else 'sharpening'}, band {self.radius}"
+        rows = index.to(state.device)
+        current = self.current = self.current or self._begin_pass(state)
+        images = state.weighted(index, current.summed)
+        searches = self.is_searching and not self._search_is_in_vain()
+        class_before = state.classes.log_posterior(rows).argmax(1)
+        has_moved = torch.zeros_like(class_before, dtype=torch.bool)
+        if searches:
+            has_moved = self._search(state, rows, images, current)
+        evidence = current.weigh(state, index, images, _matters(state, rows))
+        if searches:
+            self.num_searched += len(rows)
+            self.num_changed += int((has_moved | (state.classes.log_posterior(rows).argmax(1) != class_before)).sum())
+        if current.num_seen >= len(state):
+            self._end_pass(state, current)
+        return StepResult(loss=-float(evidence.mean()), note=note)
+
+    def _search_is_in_vain(self) -> bool:
+        """Whether the images searched in this pass, a random part of all, tell that the rest are where they belong."""
+        return self.num_searched >= _PILOT and self.num_changed < _FEW_CHANGES * self.num_searched
+
+    def _search(
+        self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages, current: MapPass
+    ) -> Bool[Tensor, "b"]:
+        """Compare with whole grids; of the pose found and the one held before, a class that matters keeps the likelier.
+
+        Grids are compared with the maps of all images: the one held is then judged by the other half's.
+
+        Returns:
+            Which images were found in quite another pose, in any class that matters to them.
+        """
+        plan = self.plan
         found = self.search(plan).search(self.slices, images, current.summed, state.classes.log_weight)
         state.classes.log_evidence[rows] = found.log_evidence
         state.classes.log_pose_volume[rows] = _log_pose_volume(found, state.num_classes)
@@ -171,16 +205,16 @@ class Searching(Stage):
         shift = best.shift_px + state.known_shift_px[rows][:, None]
         state.poses.set(rows, Pose(best.rotation[:, None], shift[:, None]))
         if self.num_searches == 0:
-            return
+            return torch.ones_like(rows, dtype=torch.bool)
         anew, radius = poses_held(state, pairs), plan.radii[-1]
         while radius < self.radius:
             nearer = current.sharpen(state, images, pairs, *anew, state.band(radius), current.steps)
             anew, radius = (nearer.rotation, nearer.shift_px), widened(radius)
-        kept = likelier(
-            current.sharpen(state, images, pairs, *anew, current.compared, current.steps),
-            current.sharpen(state, images, pairs, *held, current.compared, LocalSteps(count=0)),
-        )
-        hold_poses(state, pairs, kept)
+        found_anew = current.sharpen(state, images, pairs, *anew, current.compared, current.steps)
+        found_before = current.sharpen(state, images, pairs, *held, current.compared, LocalSteps(count=0))
+        hold_poses(state, pairs, likelier(found_anew, found_before))
+        has_moved = found_anew.log_likelihood > found_before.log_likelihood + _CLEAR_GAIN
+        return torch.zeros_like(rows, dtype=torch.bool).index_put((pairs.image,), has_moved, accumulate=True)
 
     def _end_pass(self, state: TrainingState, done: MapPass) -> None:
         state.maps, halves = done.sums.solve(self.mask)
@@ -200,6 +234,7 @@ class Searching(Stage):
         self.is_done = self.pass_count >= self.num_passes or (has_settled and not self.is_searching)
         self.radius = wider
         self.current = None
+        self.num_searched, self.num_changed = 0, 0
 
     def end(self, state: TrainingState) -> str:
         """Fit the fields to the maps."""

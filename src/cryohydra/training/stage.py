@@ -1,10 +1,11 @@
 """What a stage of training is to the trainer."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from cryohydra._typing import Int, Tensor
+from cryohydra._typing import Float, Int, Tensor
 from cryohydra.training.state import TrainingState
 
 
@@ -15,6 +16,8 @@ class StepResult:
     loss: float
     """Negative log evidence per particle over that of noise alone, or the stage's own loss."""
     note: str = ""
+    terms: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
+    """What else to plot, by the name of its curve."""
 
 
 class Stage(ABC):

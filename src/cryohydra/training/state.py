@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from cryohydra._typing import Float, Int, Tensor
+from cryohydra._typing import Bool, Float, Int, Tensor
 from cryohydra.data.loader import PreparedImages
 from cryohydra.fields.render import lattice_to_map
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.fourier.lattice import Lattice
 from cryohydra.inference.evidence import log_class_posterior
+from cryohydra.inference.held_out import is_held_out
 from cryohydra.inference.images import WeightedImages, weigh_images
 from cryohydra.inference.reconstruction import ClassMaps
 from cryohydra.model.conformations import Conformations
@@ -84,6 +85,10 @@ class TrainingState:
     def num_classes(self) -> int:
         """K."""
         return self.mixture.num_classes
+
+    def is_held_out(self, index: Int[Tensor, "b"]) -> Bool[Tensor, "b"]:
+        """Whether no map learns of particles, so that they can judge maps."""
+        return is_held_out(index, len(self))
 
     @property
     def drawn_radius(self) -> int:

@@ -31,7 +31,8 @@ class Trainer:
         """Receive the parts.
 
         Args:
-            save_interval: Epochs between checkpoints; 0 for none but at the end of stages.
+            save_interval: Epochs between checkpoints with figures; 0 for a checkpoint at the end of each stage, and no
+                figures.
             first_stage: Where to go on.
             stage_state: What that stage had come to; None to begin it.
             reference: What was given of the particles, for the figures only.
@@ -80,7 +81,7 @@ class Trainer:
                     seen += len(index)
                     state.images_seen += len(index)
                     self.listener.advanced(len(index), result.note)
-                    monitor.advanced(state, len(index), result.loss)
+                    monitor.advanced(state, len(index), result)
                     if stage.is_done or seen >= max(stage.max_images, visits_per_epoch):
                         break
                 is_last = stage.is_done or seen >= stage.max_images
@@ -93,5 +94,6 @@ class Trainer:
             raise
         self.writer.write(state, number + 1, {})
         monitor.log(state)
-        monitor.epoch_ended(state)
+        if self.save_interval:
+            monitor.epoch_ended(state)
         self.listener.stage_ends(sentence)
