@@ -135,14 +135,15 @@ class CoarseToFineSearch(PoseSearch):
         """The candidates that hold the posterior mass to keep, heaviest first; the others have no mass."""
         found = state.candidates
         posterior = found.posterior(state.log_weight)
-        # Early on several classes may be in the running; each has its own candidates then.
-        classes_in_the_running = min(2, state.slices.num_classes) if state.depth == 1 else 1
-        width = min(posterior.shape[1], self.plan.num_kept * classes_in_the_running)
+        # After the first grid every class may be in the running, each with its own candidates.
+        num_classes = state.slices.num_classes if state.depth == 1 else 1
+        width = min(posterior.shape[1], self.plan.num_kept * num_classes)
         mass, order = posterior.topk(width, dim=1)
         # A candidate is dropped if those heavier than it hold enough.
         heavier = mass.cumsum(1) - mass
-        # The first grid is coarse and peaks between its points are missed: there all are kept.
-        is_kept = (heavier < self.plan.kept_mass * posterior.sum(1, keepdim=True)) | (state.depth == 1)
+        is_kept = heavier < self.plan.kept_mass * posterior.sum(1, keepdim=True)
+        # The first grid is coarse and peaks between its points are missed: two classes' worth is kept there anyway.
+        is_kept[:, : self.plan.num_kept * min(2, num_classes)] |= state.depth == 1
         is_kept &= mass > 0
         num_columns = int(is_kept.sum(1).max())
         order, is_kept = order[:, :num_columns], is_kept[:, :num_columns]
