@@ -17,6 +17,7 @@ from cryohydra.fourier.hartley import image_to_hartley, volume_to_hartley
 from cryohydra.fourier.lattice import Lattice
 from cryohydra.inference.images import WeightedImages, weigh_images
 from cryohydra.inference.pose_search import POSE_SEARCHES
+from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.inference.slices import GridSlicers, LatticeSlices, SliceSource
 from cryohydra.model.mixture import build_mixture
 from cryohydra.model.slices import FieldSlices
@@ -105,8 +106,7 @@ def report(
         base_level=2,
         num_refinements=4,
         box_size=box_size,
-        shift_extent_px=20.0 * box_size / 128,
-        shift_centre_px=(0.0, 0.0),
+        shifts=ShiftPrior.uninformed(20.0 * box_size / 128),
         num_kept=8,
     )
     device = images.constant.device

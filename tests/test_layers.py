@@ -20,7 +20,7 @@ LAYERS = (
     {"fourier"},
     {"geometry"},
     {"io"},
-    {"_typing", "_registry", "errors"},
+    {"_typing", "_registry", "_chunks", "errors"},
 )
 """From the top; parts of one layer do not import each other."""
 

@@ -11,6 +11,7 @@ from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.fourier.lattice import Lattice, slice_frequencies
 from cryohydra.geometry.rotations import random_rotations, rotation_vector_to_matrix
+from cryohydra.geometry.so3_grid import grid_rotations
 from cryohydra.inference.images import WeightedImages, weigh_images
 
 BOX_SIZE = 32
@@ -37,6 +38,10 @@ class Blobs:
         """One slice for each pair of class and rotation."""
         every = self.on_grid(band, rotation)
         return every[class_index, torch.arange(len(rotation))]
+
+    def of_cells(self, band: Band, class_index: torch.Tensor, level: int, rotation_index: torch.Tensor) -> torch.Tensor:
+        """The same at rotations of a level's grid."""
+        return self.of_candidates(band, class_index, grid_rotations(level, rotation_index))
 
     def with_tangents(
         self, band: Band, class_index: torch.Tensor, rotation: torch.Tensor

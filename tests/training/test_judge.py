@@ -73,3 +73,18 @@ def test_fields_learn_nothing_from_particles_held_out(prepare: Callable[..., Any
     assert not torch.equal(state.poses.rotation[held_out], rotation[held_out])
     refinement.descend(state, rows)
     assert any(not torch.equal(value, before[name]) for name, value in state.mixture.state_dict().items())
+
+
+def test_conformations_learn_early_where_poses_alone_gain_no_more(prepare: Callable[..., Any], tmp_path: Path) -> None:
+    trainer, _ = prepare(tmp_path, quick_config={"pose_estimation": "refine"}, z_dim=1, pose_only_phase=10_000)
+    state, refinement = trainer.state, trainer.stages[-1]
+    refinement.begin(state)
+    means = state.conformations.all_means(state.images).clone()
+    refinement.judge.judge(state, torch.tensor([1e6, 1e6]))  # nothing gains on this
+    for index in torch.arange(len(state)).split(refinement.batch_size) * 2:
+        assert not refinement.is_done
+        torch.testing.assert_close(state.conformations.all_means(state.images), means)
+        refinement.step(state, index)
+    for index in torch.arange(len(state)).split(refinement.batch_size):
+        refinement.step(state, index)
+    assert not torch.allclose(state.conformations.all_means(state.images), means)

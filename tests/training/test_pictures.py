@@ -49,7 +49,8 @@ def test_a_turn_of_each_particle_is_its_error(generator: torch.Generator) -> Non
     assert float(errors.shift_px.mean()) == pytest.approx(float(moved.norm(dim=-1).mean()), rel=0.05)
 
 
-def test_a_training_leaves_figures_of_every_class(tmp_path: Path) -> None:
+def _trained(tmp_path: Path, *more: str) -> EventAccumulator:
+    """The board of a small training of noise with given poses and labels."""
     num_images, box_size = 24, 16
     random = np.random.default_rng(0)
     write_stack(tmp_path / "p.mrcs", random.standard_normal((num_images, box_size, box_size)).astype(np.float32), 4.0)
@@ -65,13 +66,17 @@ def test_a_training_leaves_figures_of_every_class(tmp_path: Path) -> None:
         str(tmp_path / "p.mrcs"),
         *(word for key, path in files.items() for word in (f"--{key}", path)),
     ]
-    more = [*small, "z_dim=2", f"labels={tmp_path / 'labels.pkl'}", "color_palette=rainbow"]
+    more = [*small, "z_dim=2", f"labels={tmp_path / 'labels.pkl'}", "color_palette=rainbow", *more]
     out = tmp_path / "run"
     assert main(["setup", str(out), *flags, "--reconstr", "het", "--pose-estimation", "refine", "--cfgs", *more]) == 0
     assert main(["train", str(out), "--no-analysis"]) == 0
     board = EventAccumulator(str(out / "out" / "summaries"))
     board.Reload()
-    tags = board.Tags()
+    return board
+
+
+def test_a_training_leaves_figures_of_every_class(tmp_path: Path) -> None:
+    tags = _trained(tmp_path).Tags()
     assert {"Data Loss", "Mask Radius"} <= set(tags["scalars"])
     assert {"Ratio per Class", "Posterior over Classes"} <= set(tags["images"])
     for kind in (
@@ -86,3 +91,16 @@ def test_a_training_leaves_figures_of_every_class(tmp_path: Path) -> None:
         assert any(tag.startswith(f"{kind}/Class") for tag in tags["images"]), kind
     assert any(tag.startswith("Rotation Error Median/Class") for tag in tags["scalars"])
     assert any(tag.startswith("Rotation Error/Class") for tag in tags["histograms"])
+
+
+def test_what_is_added_to_the_loss_has_curves_of_its_own(tmp_path: Path) -> None:
+    regularisers = ["trans_l1_regularizer=0.1", "l2_smoothness_regularizer=0.1", "variational_het=true"]
+    board = _trained(tmp_path, *regularisers, "beta_conf=0.1", "epochs_sgd=2")
+    for name in ("KL Div. Conf.", "L1 Reg. Trans.", "L2 Smoothness Loss"):
+        assert any(point.value > 0 for point in board.Scalars(name)), name
+
+
+def test_no_figures_are_drawn_where_none_are_asked_for(tmp_path: Path) -> None:
+    tags = _trained(tmp_path, "log_heavy_interval=0").Tags()
+    assert "Data Loss" in tags["scalars"]
+    assert not tags["images"] and not tags["histograms"]

@@ -68,7 +68,7 @@ QUICK_DEMO = Demonstration(
     settings={
         "quick_config": {"reconstruction_type": "homo"},
         "t_extent": 2,
-        "n_imgs_pose_search": 16_000,
+        "n_imgs_pose_search": 20_000,
         "l_end": 12,
         "hypervolume_dim": 64,
         "epochs_sgd": 1,

@@ -16,6 +16,7 @@ from cryohydra.fourier.band import Band, largest_radius
 from cryohydra.inference.likelihood import GaussianLikelihood, Likelihood, PixelMeanLikelihood
 from cryohydra.inference.local_search import LocalSteps
 from cryohydra.inference.pose_search import POSE_SEARCHES
+from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.io.pickles import read_pickle
 from cryohydra.io.run_folder import RunFolder
 from cryohydra.model.checkpoint import Checkpoint, load_checkpoint
@@ -83,6 +84,7 @@ def build_training(settings: Settings, run: RunFolder, listener: Listener) -> Tr
         maps=None,
         fields_are_fitted=False,
         known_shift_px=_known_shift(settings, particles).to(device),
+        shift_prior=_shift_prior(settings, images.box_size),
         generator=generator,
         device=device,
         finds_conformations=settings.z_dim > 0 and not settings.use_conf_encoder and settings.initial_conf is None,
@@ -148,19 +150,16 @@ def widest_radius(settings: Settings, box_size: int) -> int:
     return min(settings.max_freq or box_size, largest_radius(box_size))
 
 
-def _shift_extent(settings: Settings, box_size: int) -> float:
-    if settings.no_trans or not settings.searches_shifts:
-        return 0.0
-    return min(settings.t_extent, _LARGEST_SHIFT * box_size)
-
-
-def _shift_centre(settings: Settings) -> tuple[float, float]:
-    return (0.0, 0.0) if settings.no_trans else (settings.t_x_shift, settings.t_y_shift)
+def _shift_prior(settings: Settings, box_size: int) -> ShiftPrior:
+    if settings.no_trans:
+        return ShiftPrior.uninformed(0.0)
+    extent_px = min(settings.t_extent, _LARGEST_SHIFT * box_size) if settings.searches_shifts else 0.0
+    return ShiftPrior.uninformed(extent_px, (settings.t_x_shift, settings.t_y_shift))
 
 
 def _ab_initio(settings: Settings, state: TrainingState, bound: int) -> AbInitio:
     box_size = state.images.box_size
-    last_radius = min(7, widest_radius(settings, box_size), settings.l_end)
+    last_radius = min(Annealing.last_radius, widest_radius(settings, box_size), settings.l_end)
     # Small batches: many noisy steps leave local optima that few sure ones do not.
     batch_size = min(max(50, 25 * settings.n_classes), _LARGEST_BATCH, len(state))
     affordable = max(1, min(bound - len(state), int(_AB_INITIO_SHARE * bound)) // batch_size)
@@ -173,8 +172,6 @@ def _ab_initio(settings: Settings, state: TrainingState, bound: int) -> AbInitio
         annealing,
         batch_size=batch_size,
         max_images=bound,
-        shift_extent_px=_shift_extent(settings, box_size),
-        shift_centre_px=_shift_centre(settings),
         num_images_to_start=min(300, settings.n_imgs_pretrain if settings.n_imgs_pretrain > 0 else 300),
     )
 
@@ -189,8 +186,6 @@ def _searching(settings: Settings, state: TrainingState, bound: int, first_radiu
         first_radius=first_radius,
         last_radius=min(settings.l_end, widest_radius(settings, box_size)),
         num_kept=settings.n_kept_poses,
-        shift_extent_px=_shift_extent(settings, box_size),
-        shift_centre_px=_shift_centre(settings),
         max_images=bound,
         batch_size=min(max(settings.batch_size_hps, _SEARCH_BATCH), len(state)),
     )
@@ -233,8 +228,7 @@ def _gradient_search(settings: Settings, state: TrainingState, bound: int) -> Gr
         base_level=settings.base_healpy,
         num_refinements=settings.n_iter,
         box_size=box_size,
-        shift_extent_px=_shift_extent(settings, box_size),
-        shift_centre_px=_shift_centre(settings),
+        shifts=state.shift_prior,
         num_kept=settings.n_kept_poses,
     )
     return GradientSearch(

@@ -164,7 +164,8 @@ class SearchSettings(Section):
     base_healpy: Count = 2
     """Level of the first grid of rotations: 1 has 576, 2 has 4608, 3 has 36864."""
     n_kept_poses: Positive = 8
-    """Candidates carried from one level to the next, per image and class; an upper bound."""
+    """Candidates carried from the first level to the next, per image, at least; eight times as many if poses or classes
+    stay in doubt."""
     t_extent: Annotated[float, Field(ge=0)] = 20.0
     """Largest shift searched in x and in y, in pixels; 0 for no search of shifts."""
     t_n_grid: Positive = 7

@@ -14,6 +14,7 @@ from torch.nn.functional import embedding_bag, grid_sample
 
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.band import Band
+from cryohydra.fourier.orbits import Orbits
 
 
 @dataclass(frozen=True)
@@ -189,32 +190,27 @@ def slice_frequencies(band: Band, rotations: Float[Tensor, "*q 3 3"]) -> Float[T
 
 
 class GridSlicer:
-    """Slices of one fixed set of rotations, whose corners are found once and used many times.
-
-    A quarter turn of the image plane, and turning it over, only permute the points of a band. Of
-    every eight rotations that differ by these, one is interpolated and the others are permutations.
-    """
+    """Slices of one fixed set of rotations, whose corners are found once and used many times."""
 
     def __init__(self, lattice: Lattice, band: Band, rotations: Float[Tensor, "q 3 3"]):
         self.lattice = lattice
         self.band = band
         self.rotations = rotations
-        self._is_cut, self._source, self._permutation = _orbits(band, rotations)
-        cut_rotations = rotations[self._is_cut]
-        self._corners = Corners.around(lattice, slice_frequencies(band, cut_rotations).flatten(0, 1))
+        orbits = Orbits(band, rotations)
+        self._points = orbits.points(torch.arange(len(rotations), device=rotations.device))
+        self._corners = Corners.around(lattice, slice_frequencies(band, rotations[orbits.is_cut]).flatten(0, 1))
         self._by_lattice_point: tuple[Tensor, Tensor, Tensor] | None = None
 
     def cut(self, values: Float[Tensor, "k n n n"]) -> Float[Tensor, "k q p"]:
         """All slices of each volume."""
         columns = values.flatten(1).T.contiguous()
         slices = cut(columns, self._corners).T.contiguous()
-        return slices[:, self._source[:, None] * len(self.band) + self._permutation]
+        return slices[:, self._points]
 
     def add(self, slices: Float[Tensor, "k q p"]) -> Float[Tensor, "k n n n"]:
         """The transpose of `cut`: slices spread over the lattice points around them."""
-        target = (self._source[:, None] * len(self.band) + self._permutation).flatten()
         columns = slices.new_zeros(len(self._corners.index), len(slices))
-        columns.index_add_(0, target, slices.flatten(1).T.contiguous())
+        columns.index_add_(0, self._points.flatten(), slices.flatten(1).T.contiguous())
         slice_point, weight, offsets = self._transposed()
         total = embedding_bag(slice_point, columns, offsets, per_sample_weights=weight, mode="sum")
         return total.T.unflatten(-1, self.lattice.shape).contiguous()
@@ -228,33 +224,3 @@ class GridSlicer:
             offsets = counts.cumsum(0) - counts
             self._by_lattice_point = (order // 8, self._corners.weight.flatten()[order], offsets)
         return self._by_lattice_point
-
-
-def _orbits(
-    band: Band, rotations: Float[Tensor, "q 3 3"]
-) -> tuple[Int[Tensor, "c"], Int[Tensor, "q"], Int[Tensor, "q p"]]:
-    """Which rotations to cut, and for each rotation whose slice it is (a position in those) and in which order."""
-    quarter = rotations.new_tensor([[0, 1, 0], [-1, 0, 0], [0, 0, 1]])
-    over = torch.diag(rotations.new_tensor([1, -1, -1]))
-    turns = [
-        torch.linalg.matrix_power(quarter, i) @ torch.linalg.matrix_power(over, j) for j in (0, 1) for i in range(4)
-    ]
-    position = {tuple(point): i for i, point in enumerate(band.points.tolist())}
-    orders = []
-    for turn in turns:
-        points = (band.points.to(turn.dtype) @ turn[:2, :2]).round().long().tolist()
-        orders.append(torch.tensor([position[tuple(point)] for point in points], device=rotations.device))
-
-    orbit = torch.einsum("gij,qjk->gqik", torch.stack(turns), rotations)
-    # Which rotation of the grid each turn of each rotation is: equal ones have equal rounded matrices.
-    every = torch.cat([rotations[None], orbit]).flatten(2).mul(1000).round().long()
-    _, name = every.flatten(0, 1).unique(dim=0, return_inverse=True)
-    name = name.view(-1, len(rotations))
-    number = torch.arange(len(rotations), device=rotations.device)
-    absent = len(rotations)
-    owner = torch.full((int(name.max()) + 1,), absent, device=rotations.device).scatter_(0, name[0], number)
-    turned = owner[name[1:]]
-    first = turned.amin(0)
-    chosen, source = first.unique(return_inverse=True)
-    turn_of = (turned[:, first] == number).int().argmax(0)
-    return chosen, source, torch.stack(orders)[turn_of]

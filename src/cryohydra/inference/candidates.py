@@ -1,6 +1,7 @@
 """Poses and classes of images that are still worth comparing."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -29,6 +30,17 @@ class Candidates:
         total = torch.logsumexp(log_weight + self.log_evidence, dim=-1, keepdim=True)
         return (self.log_mass + log_weight[self.class_index] - total).exp()
 
+    def rows(self, index: Int[Tensor, "n"]) -> "Candidates":
+        """Those of some images."""
+        return Candidates(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def share_of_class(self, num_classes: int) -> Float[Tensor, "b c"]:
+        """Part of its class's posterior that each candidate holds; of each class with any, they sum to one."""
+        of_class = torch.nn.functional.one_hot(self.class_index, num_classes).bool()
+        total = torch.where(of_class, self.log_mass[:, :, None], -torch.inf).logsumexp(1)
+        share = (self.log_mass - total.gather(1, self.class_index)).exp()
+        return torch.nan_to_num(share)
+
     def best_of_class(self, num_classes: int) -> "BestPoses":
         """The heaviest candidate of each class; of a class without one, the heaviest of all."""
         of_class = self.class_index[:, None, :] == torch.arange(num_classes, device=self.class_index.device)[:, None]
@@ -36,6 +48,20 @@ class Candidates:
         best = mass.argmax(-1)
         rows = torch.arange(len(best), device=best.device)[:, None]
         return BestPoses(self.rotation[rows, best], self.shift_px[rows, best])
+
+
+def joined(parts: Sequence[Candidates]) -> Candidates:
+    """Candidates of several sets of images as those of one; shorter lists are filled up with some that have no mass."""
+    width = max(part.log_mass.shape[1] for part in parts)
+
+    def filled(part: Candidates, name: str) -> Tensor:
+        values = getattr(part, name)
+        if name == "log_evidence" or values.shape[1] == width:
+            return values
+        last = values[:, -1:].expand(-1, width - values.shape[1], *values.shape[2:])
+        return torch.cat([values, torch.full_like(last, -torch.inf) if name == "log_mass" else last], dim=1)
+
+    return Candidates(*(torch.cat([filled(part, field.name) for part in parts]) for field in fields(Candidates)))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch.nn.functional import pad
 
+from cryohydra._chunks import chunks
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.inference.evidence import exponentiate_
 
@@ -22,22 +23,14 @@ class GridPosterior(ABC):
     """The likeliest."""
     shift_index: Int[Tensor, "b k"]
     """That of the likeliest rotation."""
-    shift_mass: Float[Tensor, "b k s"]
-    """Part of the posterior at each shift; sums to one in each class."""
 
     @abstractmethod
     def sums(self, share: Float[Tensor, "b k"]) -> tuple[Float[Tensor, "k q p"], Float[Tensor, "k q p"]]:
         """What each slice gathers: score and power of the images, weighed by `share` and the posterior of the pose."""
 
-    def _finish(self, peaks: list[Tensor], of_shift: list[Tensor], likeliest: list[tuple[Tensor, Tensor]]) -> None:
-        mass = torch.stack(of_shift, dim=1)
-        self._log_scale = torch.stack(peaks, dim=1)
-        total = mass.sum(2)
-        self.log_evidence = self._log_scale + total.log()
-        self.shift_mass = mass / total[:, :, None]
-        self.rotation_index, self.shift_index = (torch.stack(found, 1) for found in zip(*likeliest, strict=True))
-        # Weights are kept relative to the highest; this makes them sum to one.
-        self._normaliser = 1 / total
+    @abstractmethod
+    def mass_of_shifts(self, share: Float[Tensor, "b k"]) -> Float[Tensor, "s"]:
+        """Part of the posterior of all images at each shift."""
 
 
 class ExhaustivePosterior(GridPosterior):
@@ -60,27 +53,41 @@ class ExhaustivePosterior(GridPosterior):
         num_rotations = slices.shape[1]
         # The prior rides along as one more point, where every slice is one.
         with_prior = torch.cat([score, log_prior[:, None].expand(len(score), -1, -1)], dim=-1)
-        self._relative = []
-        peaks, of_shift, likeliest = [], [], []
-        for of_class in slices:
-            all_power = power @ of_class.square().T
-            with_one = pad(of_class, (0, 1), value=1.0).T.expand(len(score), -1, -1)
-            log_likelihood = torch.baddbmm(all_power[:, None], with_prior, with_one, beta=-0.5).flatten(1)
-            peak, best = log_likelihood.max(1)
-            relative = exponentiate_(log_likelihood, peak).unflatten(1, (-1, num_rotations))
-            self._relative.append(relative)
+        self._relative, peaks, bests = [], [], []
+        for cut in slices:
+            with_one = pad(cut, (0, 1), value=1.0).T.expand(len(score), -1, -1)
+            log_likelihood = torch.baddbmm((power @ cut.square().T)[:, None], with_prior, with_one, beta=-0.5)
+            peak, best = log_likelihood.flatten(1).max(1)
+            self._relative.append(exponentiate_(log_likelihood.flatten(1), peak).view_as(log_likelihood))
             peaks.append(peak)
-            of_shift.append(relative.sum(2))
-            likeliest.append((best % num_rotations, torch.div(best, num_rotations, rounding_mode="floor")))
-        self._finish(peaks, of_shift, likeliest)
+            bests.append(best)
+        self._total = torch.stack([relative.sum((1, 2)) for relative in self._relative], dim=1)
+        self.log_evidence = torch.stack(peaks, dim=1) + self._total.log()
+        best = torch.stack(bests, dim=1)
+        self.rotation_index = best % num_rotations
+        self.shift_index = torch.div(best, num_rotations, rounding_mode="floor")
 
-    def heaviest(self, count: int) -> Int[Tensor, "b k c"]:
-        """The rotations of each class that hold most of its posterior."""
-        return torch.stack([relative.sum(1).topk(count, dim=1).indices for relative in self._relative], dim=1)
+    def heaviest(
+        self, share: Float[Tensor, "b k"], most: int, mass: float = 0.99
+    ) -> tuple[Int[Tensor, "b c"], Int[Tensor, "b c"]]:
+        """Classes and rotations that hold most of the posterior, of all classes together.
+
+        Args:
+            share: Of each class in its image's posterior.
+            most: As many at most, and no more than hold `mass` of the mean image's posterior.
+        """
+        weight = (share / self._total).unbind(1)
+        of_class = [one[:, None] * relative.sum(1) for relative, one in zip(self._relative, weight, strict=True)]
+        found = torch.stack(of_class, dim=1).flatten(1)
+        heaviest, index = found.topk(min(most, found.shape[1]), dim=1)
+        is_enough = heaviest.cumsum(1).mean(0) >= mass * share.sum(1).mean()
+        index = index[:, : int((~is_enough).sum()) + 1]
+        num_rotations = self._relative[0].shape[2]
+        return torch.div(index, num_rotations, rounding_mode="floor"), index % num_rotations
 
     def sums(self, share: Float[Tensor, "b k"]) -> tuple[Float[Tensor, "k q p"], Float[Tensor, "k q p"]]:
         """What each slice gathers."""
-        weight = (share * self._normaliser).unbind(1)
+        weight = (share / self._total).unbind(1)
         numerator = [
             relative.flatten(0, 1).T @ (one[:, None, None] * self._score).flatten(0, 1)
             for relative, one in zip(self._relative, weight, strict=True)
@@ -91,9 +98,15 @@ class ExhaustivePosterior(GridPosterior):
         ]
         return torch.stack(numerator), torch.stack(denominator)
 
+    def mass_of_shifts(self, share: Float[Tensor, "b k"]) -> Float[Tensor, "s"]:
+        """Part of the posterior of all images at each shift."""
+        weight = (share / self._total).unbind(1)
+        of_class = [one @ relative.sum(2) for relative, one in zip(self._relative, weight, strict=True)]
+        return torch.stack(of_class).sum(0) / share.sum()
+
 
 class PrunedPosterior(GridPosterior):
-    """Over a few rotations of a grid for each image and class, the others having none of the posterior."""
+    """Over a few classes and rotations for each image, the others having none of the posterior."""
 
     def __init__(
         self,
@@ -101,43 +114,57 @@ class PrunedPosterior(GridPosterior):
         score: Float[Tensor, "b s p"],
         power: Float[Tensor, "b p"],
         log_prior: Float[Tensor, "s"],
-        rotation_index: Int[Tensor, "b k c"],
+        class_index: Int[Tensor, "b c"],
+        rotation_index: Int[Tensor, "b c"],
     ):
         """Compare, see `ExhaustivePosterior`.
 
         Args:
-            rotation_index: Those that each image is compared with, none twice.
+            class_index: Of what each image is compared with.
+            rotation_index: The same; none twice in a class.
         """
-        self._score, self._power, self._index = score, power, rotation_index
-        self._num_rotations = slices.shape[1]
-        self._relative = []
-        peaks, of_shift, likeliest = [], [], []
-        for k, of_class in enumerate(slices):
-            cut = of_class[rotation_index[:, k]]
-            all_power = (cut.square() @ power[:, :, None]).transpose(1, 2)
-            log_likelihood = torch.baddbmm(all_power, score, cut.transpose(1, 2), beta=-0.5)
-            log_likelihood += log_prior[:, None]
-            peak, best = log_likelihood.flatten(1).max(1)
-            relative = exponentiate_(log_likelihood.flatten(1), peak).view_as(log_likelihood)
-            self._relative.append(relative)
-            peaks.append(peak)
-            of_shift.append(relative.sum(2))
-            num_compared = cut.shape[1]
-            rotation = rotation_index[:, k].take_along_dim(best[:, None] % num_compared, 1)[:, 0]
-            likeliest.append((rotation, torch.div(best, num_compared, rounding_mode="floor")))
-        self._finish(peaks, of_shift, likeliest)
+        self._score, self._power, self._class, self._shape = score, power, class_index, slices.shape
+        self._slice = class_index * slices.shape[1] + rotation_index
+        all_slices = slices.flatten(0, 1)
+        half_power = 0.5 * torch.cat([power @ of_class.square().T for of_class in slices], dim=1)
+        constant = half_power.gather(1, self._slice)
+        log_likelihood = torch.cat(
+            [score[rows] @ all_slices[self._slice[rows]].transpose(1, 2) for rows in self._rows()]
+        )
+        log_likelihood += log_prior[:, None] - constant[:, None]
+        highest, best_shift = log_likelihood.max(1)
+        is_its = class_index[:, None] == torch.arange(len(slices), device=class_index.device)[:, None]
+        of_class, best = torch.where(is_its, highest[:, None], -torch.inf).max(2)
+        self.rotation_index = rotation_index.gather(1, best)
+        self.shift_index = best_shift.gather(1, best)
+        # One scale for all classes of an image: beside the likeliest, what underflows is nothing.
+        peak = of_class.amax(1)
+        self._relative = exponentiate_(log_likelihood.flatten(1), peak).view_as(log_likelihood)
+        self._total = torch.zeros_like(of_class).scatter_add_(1, class_index, self._relative.sum(1))
+        self.log_evidence = peak[:, None] + self._total.clamp(min=_NOTHING).log()
 
     def sums(self, share: Float[Tensor, "b k"]) -> tuple[Float[Tensor, "k q p"], Float[Tensor, "k q p"]]:
         """What each slice gathers."""
-        num_images = len(share)
-        row = torch.arange(num_images, device=share.device)[:, None]
-        numerator = share.new_zeros(len(self._relative), self._num_rotations, self._power.shape[1])
-        denominator = torch.empty_like(numerator)
-        for k, relative in enumerate(self._relative):
-            weight, index = share[:, k] * self._normaliser[:, k], self._index[:, k]
-            gathered = relative.transpose(1, 2) @ (weight[:, None, None] * self._score)
-            numerator[k].index_add_(0, index.flatten(), gathered.flatten(0, 1))
-            of_rotation = share.new_zeros(self._num_rotations, num_images)
-            of_rotation[index, row] = relative.sum(1) * weight[:, None]
-            denominator[k] = of_rotation @ self._power
-        return numerator, denominator
+        num_images, num_slices = len(share), self._shape[0] * self._shape[1]
+        weight = self._weight(share)
+        numerator = share.new_zeros(num_slices, self._shape[2])
+        for rows in self._rows():
+            weighed = (self._relative[rows] * weight[rows, None]).transpose(1, 2)
+            numerator.index_add_(0, self._slice[rows].flatten(), (weighed @ self._score[rows]).flatten(0, 1))
+        of_slice = share.new_zeros(num_images, num_slices).scatter_(1, self._slice, self._relative.sum(1) * weight)
+        denominator = of_slice.T @ self._power
+        return numerator.unflatten(0, self._shape[:2]), denominator.unflatten(0, self._shape[:2])
+
+    def mass_of_shifts(self, share: Float[Tensor, "b k"]) -> Float[Tensor, "s"]:
+        """Part of the posterior of all images at each shift."""
+        return torch.einsum("bsc,bc->s", self._relative, self._weight(share)) / share.sum()
+
+    def _weight(self, share: Float[Tensor, "b k"]) -> Float[Tensor, "b c"]:
+        return (share / self._total.clamp(min=_NOTHING)).gather(1, self._class)
+
+    def _rows(self) -> list[slice]:
+        return chunks(len(self._slice), self._slice.shape[1] * self._shape[2], self._score.device)
+
+
+_NOTHING = 1e-22
+"""exp(-50), as for the least that `exponentiate_` leaves: of a class that an image is not compared with."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from cryohydra._chunks import chunks
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
@@ -20,8 +21,6 @@ from cryohydra.inference.slices import SliceSource
 _REACH = 0.15
 """Radians that a turn may take in one step, one standard deviation of the prior that damps it."""
 _REACH_PX = 1.0
-_POINTS_AT_ONCE = 2**18
-"""What stays in a processor's cache is about twice as fast."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def sharpen_poses(
     order = class_index.argsort()
     parts = [
         _sharpen(slices, images.rows(image[rows]), band, class_index[rows], rotation[rows], shift_px[rows], steps)
-        for rows in order.split(max(1, _POINTS_AT_ONCE // size))
+        for rows in (order[some] for some in chunks(len(order), 4 * size, order.device) or [slice(0)])
     ]
     back = order.argsort()
     return LocalPoses(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import pad
 
+from cryohydra._chunks import chunks
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
@@ -15,8 +16,6 @@ from cryohydra.inference.images import WeightedImages
 _KNOWN = 0.143
 """Half-map correlation down to which a shell counts as known."""
 _LEAST_DENSITY = 0.1
-_POINTS_AT_ONCE = 2**16
-"""What stays in a processor's cache is about twice as fast."""
 
 
 @dataclass
@@ -63,7 +62,7 @@ class ClassSums:
         denominator = weight[:, None, None] * images.power[image]
         size = score.shape[1:].numel()
         half_and_class = half_of(particle[image]) * self.numerator.shape[1] + class_index[image, candidate]
-        for rows in torch.arange(len(image), device=image.device).split(max(1, _POINTS_AT_ONCE // size)):
+        for rows in chunks(len(image), 16 * size, image.device):
             corners = Corners.around(
                 self.lattice, slice_frequencies(band, rotation[image[rows], candidate[rows]]).flatten(0, 2)
             )

@@ -1,5 +1,6 @@
 """Where a search gets its slices from: it knows no field and no file."""
 
+from collections import Counter
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -14,6 +15,12 @@ from cryohydra.fourier.lattice import (
     interpolate_with_gradient,
     slice_frequencies,
 )
+from cryohydra.fourier.orbits import Orbits
+from cryohydra.geometry.so3_grid import all_rotations, grid_rotations, num_rotations
+
+_MOST_POINTS = 2**28
+"""Of the slices cut of a whole grid: a GiB."""
+_SLICES_AT_ONCE = 2**10
 
 
 @runtime_checkable
@@ -30,6 +37,12 @@ class SliceSource(Protocol):
         self, band: Band, class_index: Int[Tensor, "m"], rotation: Float[Tensor, "m 3 3"]
     ) -> Float[Tensor, "m p"]:
         """One slice for each pair of class and rotation."""
+        ...
+
+    def of_cells(
+        self, band: Band, class_index: Int[Tensor, "m"], level: int, rotation_index: Int[Tensor, "m"]
+    ) -> Float[Tensor, "m p"]:
+        """The same at rotations of a level's grid."""
         ...
 
     def with_tangents(
@@ -53,6 +66,9 @@ class LatticeSlices:
         self.lattice = lattice
         self._values = correct_interpolation(lattice, values)
         self._slicers = slicers
+        self._cells: dict[tuple[int, int], Float[Tensor, "m p"]] = {}
+        """What has to be cut of whole grids, by level and band: one class after the other."""
+        self._num_asked: Counter[tuple[int, int]] = Counter()
 
     def on_grid(self, band: Band, rotations: Float[Tensor, "q 3 3"]) -> Float[Tensor, "k q p"]:
         """Every class's slice at every rotation."""
@@ -63,6 +79,35 @@ class LatticeSlices:
     ) -> Float[Tensor, "m p"]:
         """One slice for each pair of class and rotation."""
         return interpolate(self._values, class_index, self._positions(band, rotation))
+
+    def of_cells(
+        self, band: Band, class_index: Int[Tensor, "m"], level: int, rotation_index: Int[Tensor, "m"]
+    ) -> Float[Tensor, "m p"]:
+        """One slice for each pair of class and rotation of a level.
+
+        Once as many were asked for as a whole grid has to cut, it is cut, if it is not too large.
+        """
+        key = (level, band.radius)
+        self._num_asked[key] += len(rotation_index)
+        num_cut = num_rotations(level) // 8 * self.num_classes
+        if num_cut * len(band) > _MOST_POINTS or self._num_asked[key] < num_cut:
+            return self.of_candidates(band, class_index, grid_rotations(level, rotation_index))
+        orbits = self._slicers.orbits(band, level)
+        if key not in self._cells:
+            rotation = grid_rotations(level, orbits.is_cut)
+            which = torch.arange(self.num_classes, device=rotation.device).repeat_interleave(len(rotation))
+            cut = [
+                self.of_candidates(band, some, turned)
+                for some, turned in zip(
+                    which.split(_SLICES_AT_ONCE),
+                    rotation.repeat(self.num_classes, 1, 1).split(_SLICES_AT_ONCE),
+                    strict=True,
+                )
+            ]
+            self._cells[key] = torch.cat(cut)
+        cells = self._cells[key]
+        first = class_index * (len(orbits.is_cut) * len(band))
+        return cells.flatten()[orbits.points(rotation_index) + first[:, None]]
 
     def with_tangents(
         self, band: Band, class_index: Int[Tensor, "m"], rotation: Float[Tensor, "m 3 3"]
@@ -85,6 +130,7 @@ class GridSlicers:
 
     def __init__(self, num_kept: int = 3):
         self._kept: dict[tuple[Lattice, int, int], GridSlicer] = {}
+        self._orbits: dict[tuple[int, int], Orbits] = {}
         self._num_kept = num_kept
 
     def slicer(self, lattice: Lattice, band: Band, rotations: Float[Tensor, "q 3 3"]) -> GridSlicer:
@@ -95,3 +141,12 @@ class GridSlicers:
                 self._kept.pop(next(iter(self._kept)))
             self._kept[key] = GridSlicer(lattice, band, rotations)
         return self._kept[key]
+
+    def orbits(self, band: Band, level: int) -> Orbits:
+        """Those of a whole grid."""
+        key = (level, band.radius)
+        if key not in self._orbits:
+            while len(self._orbits) >= self._num_kept:
+                self._orbits.pop(next(iter(self._orbits)))
+            self._orbits[key] = Orbits(band, all_rotations(level, band.device))
+        return self._orbits[key]

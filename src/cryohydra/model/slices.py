@@ -7,6 +7,7 @@ from cryohydra.fields.render import render_hartley
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.lattice import Lattice, enlarge, slice_frequencies
 from cryohydra.geometry.rotations import rotation_vector_to_matrix
+from cryohydra.geometry.so3_grid import grid_rotations
 from cryohydra.model.mixture import Mixture
 
 _POINTS_AT_ONCE = 2**18
@@ -38,6 +39,12 @@ class FieldSlices:
             rows = torch.nonzero(class_index == k).squeeze(-1)
             slices[rows] = self._of_class(k, band, rotation[rows])
         return slices
+
+    def of_cells(
+        self, band: Band, class_index: Int[Tensor, "m"], level: int, rotation_index: Int[Tensor, "m"]
+    ) -> Float[Tensor, "m p"]:
+        """The same at rotations of a level's grid."""
+        return self.of_candidates(band, class_index, grid_rotations(level, rotation_index))
 
     def with_tangents(
         self, band: Band, class_index: Int[Tensor, "m"], rotation: Float[Tensor, "m 3 3"]

@@ -17,13 +17,11 @@ from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.fourier.lattice import GridSlicer, Lattice, correct_interpolation, to_frequency, to_real_space
 from cryohydra.geometry.rotations import random_rotations
-from cryohydra.geometry.shift_grid import shift_grid
 from cryohydra.geometry.so3_grid import all_rotations, angular_step, child_indices, level_for_step
 from cryohydra.inference.evidence import effective_number
 from cryohydra.inference.grid_posterior import ExhaustivePosterior, GridPosterior, PrunedPosterior
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.reconstruction import ClassMaps, ClassSums, particle_mask
-from cryohydra.inference.shift_reach import reach_of_shifts
 from cryohydra.inference.slices import GridSlicers
 from cryohydra.physics.noise import shell_means
 from cryohydra.training.stage import Stage, StepResult
@@ -31,12 +29,17 @@ from cryohydra.training.state import TrainingState
 
 RESOLVED = 2.1
 """A grid of step s resolves up to RESOLVED / s Fourier pixels of a particle half as wide as the box."""
-_TOLERATED = 3.2
+TOLERATED = 3.2
 """The same where what the grid misses counts as unexplained: a coarser one is enough."""
 _LAST_EXHAUSTIVE_LEVEL = 1
 """Finer grids are compared only in the heaviest cells of the next coarser one."""
-_NUM_PARENTS = 24
-"""Such cells, for each image and class."""
+_LEAST_SIGNAL = 0.02
+"""Power of the signal over the noise's in an image, below which the noise's estimate is in the way."""
+_WHILE = 40
+"""Steps in the last band whose mean is compared with that of as many before."""
+_LEAST_GAIN = 0.01
+_MOST_PARENTS = 256
+"""Such cells, for each image, at most."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,16 @@ class Annealing:
     """How band, step and balance go from start to end."""
 
     num_steps: int = 400
-    warm_share: float = 0.75
+    warm_share: float = 0.5
     """Part of the steps after which band and balance have their last values."""
     first_radius: int = 4
-    last_radius: int = 7
+    last_radius: int = 10
     first_rate: float = 0.5
-    last_rate: float = 0.05
+    """Step along the ascent in the first step; more than 1 - momentum overshoots, which leaves local optima."""
+    averaging: float = 3.0
+    """How many times as much as its signal needs to equal its noise a map averages over in the last step."""
     momentum: float = 0.9
-    last_balance: float = 0.5
+    last_balance: float = 0.25
     """How much of the pull towards equal shares is left at the end."""
     memory: float = 0.8
     """Part of what was unexplained before that the next step still believes."""
@@ -66,9 +71,14 @@ class Annealing:
         """Grows in a straight line, in Fourier pixels; the last only where the warm part ends."""
         return self.first_radius + int((self.last_radius - self.first_radius) * self.progress(step))
 
-    def rate(self, step: int) -> float:
-        """Falls exponentially over all steps."""
-        return self.first_rate * (self.last_rate / self.first_rate) ** (step / self.num_steps)
+    def rate(self, step: int, signal: float) -> float:
+        """Falls exponentially over all steps, to where maps of many batches are averaged if the signal is weak.
+
+        Args:
+            signal: Power of the signal over that of the noise in what a step gathers at a point of a map.
+        """
+        last = (1 - self.momentum) * signal / (signal + self.averaging)
+        return self.first_rate * (last / self.first_rate) ** (step / self.num_steps)
 
     def balance(self, step: int) -> float:
         """How much classes are pulled towards equal shares."""
@@ -77,7 +87,12 @@ class Annealing:
 
 def level_for_radius(radius: int) -> int:
     """The coarsest grid of rotations that will do for a band."""
-    return level_for_step(_TOLERATED / radius)
+    return level_for_step(TOLERATED / radius)
+
+
+def shift_step(level: int, box_size: int) -> float:
+    """Step in pixels of shifts as fine as a level's rotations: a quarter of the shortest wave that those resolve."""
+    return box_size * angular_step(level) / (4 * RESOLVED)
 
 
 class AbInitio(Stage):
@@ -91,8 +106,6 @@ class AbInitio(Stage):
         *,
         batch_size: int,
         max_images: int,
-        shift_extent_px: float,
-        shift_centre_px: tuple[float, float],
         num_images_to_start: int,
         particle_radius: float = 0.45,
     ):
@@ -105,11 +118,11 @@ class AbInitio(Stage):
         self.annealing = annealing
         self.batch_size = batch_size
         self.max_images = min(max_images, annealing.num_steps * batch_size)
-        self.shift_extent_px = shift_extent_px
-        self.shift_centre_px = shift_centre_px
         self.num_images_to_start = num_images_to_start
         self.particle_radius = particle_radius
         self.step_count = 0
+        self.gains: list[float] = []
+        """Mean evidence of each step's images, over that of noise alone."""
         self._slicers = GridSlicers()
 
     def begin(self, state: TrainingState) -> None:
@@ -124,7 +137,7 @@ class AbInitio(Stage):
         start = torch.randperm(len(state), generator=state.generator)[: self.num_images_to_start]
         power = _power_over_noise(state.weighted(start, self.band))
         self.unexplained = shell_means(power[None], self.band, self.band.radius + 1)[0].clamp(min=1)
-        self.mean_square_shift = torch.tensor(self.shift_extent_px**2, device=state.device)
+        self.signal = self._signal_of_a_step(state.num_classes)
         self.velocity = torch.zeros_like(state.maps.values)
         self.seen: Float[Tensor, "k n n n"] = torch.zeros_like(self.velocity)
         state.fields_are_fitted = False
@@ -135,7 +148,6 @@ class AbInitio(Stage):
         plan, step = self.annealing, self.step_count
         radius = plan.radius(step)
         level = level_for_radius(radius)
-        shifts = self._shifts(level, state.device)
         inside = self.band.within(radius)
         # What the maps leave unexplained is noise to them.
         trust = 1 / self.unexplained[self.band.shells[inside]]
@@ -143,27 +155,40 @@ class AbInitio(Stage):
         images = WeightedImages(whole.score * trust, whole.power * trust, whole.constant)
         maps = correct_interpolation(self.lattice, state.maps.values)
         compared, slicer, slices = self._cut(maps, radius, level)
+        shifts = state.shift_prior.grid(shift_step(level, self.band.box_size)).to(state.device)
+        score = shift_hartley(images.score[:, 0, None], compared.frequencies, -shifts[None])
+        of_shift = state.shift_prior.log_probability(shifts)
         if level <= _LAST_EXHAUSTIVE_LEVEL:
-            found: GridPosterior = self._compare_all(images, compared, slices, level)
+            found: GridPosterior = ExhaustivePosterior(slices, score, images.power[:, 0], of_shift)
         else:
-            found = self._compare_children(images, compared, slices, level, maps)
+            children = self._heaviest_children(state, images, maps, compared, level)
+            found = PrunedPosterior(slices, score, images.power[:, 0], of_shift, *children)
         log_weight = plan.balance(step) * _balancing_weights(found.log_evidence)
         total = torch.logsumexp(found.log_evidence + log_weight, dim=1)
         share = torch.softmax(found.log_evidence + log_weight, dim=1)
-        self._learn_spread(torch.einsum("bk,bks->s", share, found.shift_mass) / len(index), shifts, level)
+        self._learn_spread(state, found.mass_of_shifts(share), shifts, level)
         numerator, denominator = found.sums(share)
         lattice_numerator, lattice_denominator = slicer.add(torch.cat([numerator, denominator])).chunk(2)
         explained = (2 * numerator * slices - denominator * slices.square()).sum((0, 1)) / (trust * len(index))
         self._weigh_residual(_power_over_noise(whole) - explained, compared)
         self._move(state, lattice_numerator, lattice_denominator, radius)
         self._remember(state, index, found, slicer.rotations, shifts, log_weight)
-        self.step_count += 1
-        self.is_done = self.step_count >= plan.num_steps
         cells = math.log(len(slicer.rotations) * len(slices))
         gain = float(total.mean() - cells)
+        self.step_count += 1
+        self._judge(gain)
         shared = effective_number(share).mean()
         note = f"band {radius}, {float(shared):.1f} classes per image"
         return StepResult(loss=-gain, note=note)
+
+    def _judge(self, gain: float) -> None:
+        """End where the last band has been compared for a while and explains no more than before."""
+        plan, step = self.annealing, self.step_count
+        self.gains.append(gain)
+        late = self.gains[math.ceil(plan.warm_share * plan.num_steps) :]
+        now, before = late[-_WHILE:], late[-2 * _WHILE : -_WHILE]
+        has_settled = len(before) == _WHILE and sum(now) - sum(before) < _LEAST_GAIN * abs(sum(now))
+        self.is_done = step >= plan.num_steps or has_settled
 
     def end(self, state: TrainingState) -> str:
         """Nothing is left open."""
@@ -178,19 +203,18 @@ class AbInitio(Stage):
         """Where the ascent is."""
         return {
             "step_count": self.step_count,
+            "gains": self.gains,
             "velocity": self.velocity,
             "seen": self.seen,
             "unexplained": self.unexplained,
-            "mean_square_shift": self.mean_square_shift,
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Go on from there."""
-        self.step_count = saved["step_count"]
+        self.step_count, self.gains = saved["step_count"], list(saved["gains"])
         self.velocity.copy_(saved["velocity"])
         self.seen.copy_(saved["seen"])
         self.unexplained.copy_(saved["unexplained"])
-        self.mean_square_shift.copy_(saved["mean_square_shift"])
 
     def _random_start(self, state: TrainingState) -> ClassMaps:
         """Maps of images in random poses: a blob as large as the particles, a little different for each class."""
@@ -215,6 +239,15 @@ class AbInitio(Stage):
         correlation = values.new_zeros(state.num_classes, self.lattice.radius + 1)
         return ClassMaps(self.lattice, values, torch.ones_like(values), correlation)
 
+    def _signal_of_a_step(self, num_classes: int) -> float:
+        """Power of the signal over the noise's at a point of a map, in what one step gathers.
+
+        The plane of an image touches one in 2 r of the points at r Fourier pixels.
+        """
+        outer = torch.arange((self.band.radius + 1) // 2, self.band.radius + 1)
+        over_noise = (self.unexplained[outer].cpu() - 1).clamp(min=_LEAST_SIGNAL)
+        return float((over_noise / (2 * outer)).mean()) * self.batch_size / num_classes
+
     def _weigh_residual(self, residual: Float[Tensor, "p"], band: Band) -> None:
         """Follow how much power over that of the noise the maps leave in each shell; never less than the noise's.
 
@@ -232,54 +265,32 @@ class AbInitio(Stage):
         slicer = self._slicers.slicer(self.lattice, compared, all_rotations(level, maps.device))
         return compared, slicer, slicer.cut(maps)
 
-    def _compare_all(
-        self, images: WeightedImages, compared: Band, slices: Float[Tensor, "k q p"], level: int
-    ) -> ExhaustivePosterior:
-        shifts = self._shifts(level, slices.device)
-        score = shift_hartley(images.score[:, 0, None], compared.frequencies, -shifts[None])
-        return ExhaustivePosterior(slices, score, images.power[:, 0], self._log_prior(shifts))
+    def _heaviest_children(
+        self, state: TrainingState, images: WeightedImages, maps: Float[Tensor, "k n n n"], compared: Band, level: int
+    ) -> tuple[Int[Tensor, "b c"], Int[Tensor, "b c"]]:
+        """Classes and rotations of a level that lie in the heaviest cells of the next coarser one."""
+        coarse = min(compared.radius, int(TOLERATED / angular_step(level - 1)))
+        narrow, _, slices = self._cut(maps, coarse, level - 1)
+        images = images.at(compared.within(coarse))
+        shifts = state.shift_prior.grid(shift_step(level - 1, self.band.box_size)).to(maps.device)
+        score = shift_hartley(images.score[:, 0, None], narrow.frequencies, -shifts[None])
+        parents = ExhaustivePosterior(slices, score, images.power[:, 0], state.shift_prior.log_probability(shifts))
+        log_weight = self.annealing.balance(self.step_count) * _balancing_weights(parents.log_evidence)
+        share = torch.softmax(parents.log_evidence + log_weight, dim=1)
+        class_index, rotation_index = parents.heaviest(share, _MOST_PARENTS)
+        children = child_indices(level - 1, rotation_index)
+        return class_index[:, :, None].expand_as(children).flatten(1), children.flatten(1)
 
-    def _compare_children(
-        self,
-        images: WeightedImages,
-        compared: Band,
-        slices: Float[Tensor, "k q p"],
-        level: int,
-        maps: Float[Tensor, "k n n n"],
-    ) -> PrunedPosterior:
-        """Compare with those rotations only that lie in the heaviest cells of the next coarser grid."""
-        coarse = min(compared.radius, int(_TOLERATED / angular_step(level - 1)))
-        narrow, _, coarse_slices = self._cut(maps, coarse, level - 1)
-        parents = self._compare_all(images.at(compared.within(coarse)), narrow, coarse_slices, level - 1)
-        children = child_indices(level - 1, parents.heaviest(_NUM_PARENTS)).flatten(2)
-        shifts = self._shifts(level, slices.device)
-        score = shift_hartley(images.score[:, 0, None], compared.frequencies, -shifts[None])
-        return PrunedPosterior(slices, score, images.power[:, 0], self._log_prior(shifts), children)
-
-    def _shift_step(self, level: int) -> float:
-        return self.band.box_size * angular_step(level) / (4 * RESOLVED)
-
-    def _shifts(self, level: int, device: torch.device) -> Float[Tensor, "s 2"]:
-        """A grid as fine as that of the rotations, as wide as particles are thought to lie.
-
-        Its step is a quarter of the shortest wave that the rotations resolve.
-        """
-        step = self._shift_step(level)
-        reach = reach_of_shifts(float(self.mean_square_shift), step, self.shift_extent_px)
-        return shift_grid(reach, step, self.shift_centre_px).to(device)
-
-    def _log_prior(self, shifts: Float[Tensor, "s 2"]) -> Float[Tensor, "s"]:
-        square = (shifts - shifts.new_tensor(self.shift_centre_px)).square().sum(1)
-        return torch.log_softmax(-square / self.mean_square_shift.clamp(min=1e-6), dim=0)
-
-    def _learn_spread(self, mass: Float[Tensor, "s"], shifts: Float[Tensor, "s 2"], level: int) -> None:
+    def _learn_spread(
+        self, state: TrainingState, mass: Float[Tensor, "s"], shifts: Float[Tensor, "s 2"], level: int
+    ) -> None:
         """Re-estimate how far particles lie from the centre, as the noise is re-estimated.
 
         A point of the grid stands for its cell, whose own spread is a sixth of the squared step.
         """
-        square = (shifts - shifts.new_tensor(self.shift_centre_px)).square().sum(1)
-        found = (mass * square).sum() + self._shift_step(level) ** 2 / 6
-        self.mean_square_shift = torch.lerp(found, self.mean_square_shift, self.annealing.memory_of_shifts)
+        prior, memory = state.shift_prior, self.annealing.memory_of_shifts
+        found = float((mass * prior.square_distance(shifts)).sum()) + shift_step(level, self.band.box_size) ** 2 / 6
+        state.shift_prior = prior.learned(memory * prior.mean_square_px + (1 - memory) * found)
 
     def _move(
         self,
@@ -300,7 +311,7 @@ class AbInitio(Stage):
         in_band = self.distance <= radius
         ascent = torch.where(in_band, (numerator - denominator * values) / precision, 0.0)
         self.velocity = self.annealing.momentum * self.velocity + ascent
-        moved = values + self.annealing.rate(self.step_count) * self.velocity
+        moved = values + self.annealing.rate(self.step_count, self.signal) * self.velocity
         moved = torch.where(in_band, to_frequency(to_real_space(moved) * self.mask), 0.0)
         state.maps = ClassMaps(self.lattice, moved, self.seen, state.maps.half_correlation)
 

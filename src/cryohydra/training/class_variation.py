@@ -48,7 +48,9 @@ def vary(
     mean = enlarge(maps.values[class_index][None], lattice)
     mask = particle_mask(lattice, particle_radius, state.device) * density_mask(lattice, mean)[0]
     mean = mean[0]
-    teachers = members[~state.is_held_out(members)] if len(members) > 1 else members
+    teachers = members[~state.is_held_out(members)]
+    if not len(teachers):
+        teachers = members
     chosen = teachers[torch.randperm(len(teachers), generator=state.generator)[:_MOST_IMAGES]]
     images = _posed_images(state, chosen, class_index, band)
     components = find_components(images, band, lattice, mean, mask, num_components, state.generator)

@@ -50,8 +50,8 @@ class GradientSearch(Stage):
         state.poses.rotation[rows] = best.rotation[:, None]
         state.poses.shift_px[rows] = (best.shift_px + state.known_shift_px[rows][:, None])[:, None]
         result = self.refinement.descend(state, index)
-        self.refinement.num_seen += len(index)
-        if self.refinement.num_seen % len(state) < len(index):
+        learns_from_posterior = self.refinement.plan.learns_weights == "posterior"
+        if learns_from_posterior and self.refinement.num_seen % len(state) < len(index):
             state.classes.update_weights()
         return result
 

@@ -88,6 +88,7 @@ class KnownPoses(Stage):
             # Poses were given for all classes: each image is compared with all, however improbable before.
             every = torch.ones(len(rows), state.num_classes, dtype=torch.bool, device=state.device)
             evidence = current.weigh(state, index, images, every)
+            current.add(state, rows, images, state.classes.log_posterior(rows).exp())
         if current.num_seen >= len(state):
             self._end_pass(state, current)
         return StepResult(loss=-float(evidence.mean()), note=note)

@@ -74,7 +74,7 @@ class MapPass:
     def weigh(
         self, state: TrainingState, index: Int[Tensor, "b"], images: WeightedImages, matters: Bool[Tensor, "b k"]
     ) -> Float[Tensor, "b"]:
-        """Sharpen the poses of images in the classes that matter to them, weigh those, and add the images.
+        """Sharpen the poses of images in the classes that matter to them, and weigh those.
 
         Args:
             images: On the band that is summed.
@@ -96,9 +96,7 @@ class MapPass:
         state.classes.log_evidence[rows] = carry_shares(now, before, matters, log_weight)
         evidence = torch.logsumexp(log_weight + state.classes.log_evidence[rows], dim=1)
         self.evidence += evidence.sum()
-        posterior = state.classes.log_posterior(rows).exp()
-        self._add_residuals(state, index, images, posterior.argmax(1))
-        self.add(state, rows, images, posterior)
+        self._add_residuals(state, index, images, state.classes.log_posterior(rows).argmax(1))
         return evidence
 
     def sharpen(
@@ -125,18 +123,25 @@ class MapPass:
         self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages, weight: Float[Tensor, "b k"]
     ) -> None:
         """Add images to the sums at the poses that the tables hold, but for those held out."""
-        self.num_seen += len(rows)
-        weight = torch.where(state.is_held_out(rows)[:, None], 0.0, weight)
+        every = torch.arange(state.num_classes, device=rows.device).expand_as(weight)
         pose = state.poses.pose(rows)
-        self.sums.add(
-            images,
-            self.summed,
-            rows,
-            weight,
-            torch.arange(state.num_classes, device=rows.device).expand_as(weight),
-            pose.rotation.transpose(1, 2),
-            pose.shift_px.transpose(1, 2) - state.known_shift_px[rows][:, None, None],
-        )
+        shift_px = pose.shift_px.transpose(1, 2) - state.known_shift_px[rows][:, None, None]
+        self.add_at(state, rows, images, weight, every, pose.rotation.transpose(1, 2), shift_px)
+        self.num_seen += len(rows)
+
+    def add_at(
+        self,
+        state: TrainingState,
+        rows: Int[Tensor, "b"],
+        images: WeightedImages,
+        weight: Float[Tensor, "b c"],
+        class_index: Int[Tensor, "b c"],
+        rotation: Float[Tensor, "b c t 3 3"],
+        shift_px: Float[Tensor, "b c t 2"],
+    ) -> None:
+        """Add images at several classes and poses each, but for those held out; shifts known beforehand not counted."""
+        weight = torch.where(state.is_held_out(rows)[:, None], 0.0, weight)
+        self.sums.add(images, self.summed, rows, weight, class_index, rotation, shift_px)
 
     def refined_noise(self, state: TrainingState) -> NoiseSpectrum:
         """The residuals' spectrum where the band has it, the earlier one elsewhere."""

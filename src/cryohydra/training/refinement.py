@@ -93,7 +93,6 @@ class Refinement(Stage):
         if self.judge.best is None:
             self.judge.judge(state, self._evidence_held_out(state))
         result = self.descend(state, index)
-        self.num_seen += len(index)
         self._sum, self._count = self._sum + result.loss * len(index), self._count + len(index)
         if self._count >= self.num_images:
             self._end_epoch(state)
@@ -105,6 +104,7 @@ class Refinement(Stage):
         taught = self._descend(state, index[~is_held_out], teaches=True)
         judging = self._descend(state, index[is_held_out], teaches=False)
         loss = (taught.loss * int((~is_held_out).sum()) + judging.loss * int(is_held_out.sum())) / len(index)
+        self.num_seen += len(index)
         return StepResult(loss=loss, note=f"loss {loss:.2f}, band {self._radius()}", terms=taught.terms)
 
     def _descend(self, state: TrainingState, index: Int[Tensor, "b"], teaches: bool) -> StepResult:
@@ -162,16 +162,14 @@ class Refinement(Stage):
     def end(self, state: TrainingState) -> str:
         """Weigh the classes of all particles once more, with everything as it is now."""
         num_epochs, num_back = len(self.epoch_losses), self.judge.num_since_best
+        kept = f"; kept as after epoch {num_epochs - num_back}, where particles held out are explained best"
         self.judge.restore(state)
         self._weigh(state, torch.arange(len(state)))
         if self.plan.learns_weights == "posterior":
             state.classes.update_weights()
         last = self.epoch_losses[-1] if self.epoch_losses else float("nan")
         ended = "converged" if self.is_done else "reached its bound"
-        return (
-            f"Refinement: {ended} after {num_epochs} epochs, loss {last:.2f} per particle; kept as after epoch "
-            f"{num_epochs - num_back}, where particles held out are explained best."
-        )
+        return f"Refinement: {ended} after {num_epochs} epochs, loss {last:.2f} per particle{kept if num_back else ''}."
 
     def state_dict(self) -> dict[str, Any]:
         """Optimisers and the course so far."""

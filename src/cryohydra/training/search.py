@@ -1,41 +1,48 @@
 """The second stage: poses and classes from rough maps, maps from poses and classes, wider each time."""
 
 import math
-from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 
 from cryohydra._typing import Bool, Float, Int, Tensor
 from cryohydra.fourier.lattice import Lattice, enlarge
+from cryohydra.geometry.rotations import geodesic_angle
 from cryohydra.geometry.so3_grid import angular_step, level_for_step
-from cryohydra.inference.candidates import Candidates
+from cryohydra.inference.candidates import Candidates, joined
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.local_search import LocalSteps, likelier
 from cryohydra.inference.pose_search.base import PoseSearch, SearchPlan
-from cryohydra.inference.reconstruction import ClassMaps, particle_mask
-from cryohydra.inference.shift_reach import mean_square_shift, reach_of_shifts
+from cryohydra.inference.reconstruction import ClassMaps, half_of, particle_mask
+from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.inference.slices import GridSlicers, LatticeSlices, SliceSource
 from cryohydra.model.slices import FieldSlices
 from cryohydra.physics.pose import Pose
-from cryohydra.training.ab_initio import RESOLVED
+from cryohydra.training.ab_initio import RESOLVED, TOLERATED, shift_step
 from cryohydra.training.handover import find_variation, fit_fields
 from cryohydra.training.map_pass import MapPass, Pairs, hold_poses, poses_held, widened
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
 
-_FINEST = 1.5
-"""The last grid's step is at most _FINEST / radius radians: steps between its points do the rest."""
-_NUM_SEARCHES = 2
-"""Passes that search all poses: in rough maps, and once more in those that came of it, for what went astray."""
-_SEARCHED_RADIUS = 10
-"""In Fourier pixels: what two levels of the default grids resolve. Steps from there reach the wider band."""
+_BREADTH = 8
+"""How many times as many poses an image in doubt keeps."""
+_SEARCHED_RADIUS = 16
+"""In Fourier pixels: what two levels of the default grids resolve."""
+_SAME_POSE = 2.0
+"""Steps of the last grid within which poses count as the best one's."""
+_MOST_POSES = 32
+"""Of each image, beside the best ones, that are added to the sums."""
+_LEAST_WEIGHT = 1e-20
+_STEPPED_RADIUS = 10
+"""Where steps from the points of the last grid begin; from there they reach the wider band."""
 _PILOT = 500
 """Images of a later search after which it goes on only if enough of them changed."""
-_FEW_CHANGES = 0.01
-"""Part of the images searched that found another class or pose: below it a search is in vain."""
+_FEW_CHANGES = 0.1
+_FEWEST_CHANGES = 0.01
+"""Part of the images searched that found another class or pose: below it steps do better than searches while the band
+grows, and nothing is left to find at the end."""
 _CLEAR_GAIN = 2.0
-"""In log likelihood: less is what a few more steps would give as well."""
+"""In log likelihood: less is what a few more steps would give as well, or no reason to change class."""
 _LEAST_PROBABILITY = 1e-3
 """Classes less probable than this for an image are passed over until all is searched anew."""
 
@@ -46,26 +53,26 @@ def plan_search(
     base_level: int,
     num_refinements: int,
     box_size: int,
-    shift_extent_px: float,
-    shift_centre_px: tuple[float, float],
+    shifts: ShiftPrior,
     num_kept: int,
 ) -> SearchPlan:
     """Levels whose grids keep pace with their bands, up to `radius` Fourier pixels.
 
     Args:
         num_refinements: Halvings of the first grid, at most; no more are made than the band can tell.
+        num_kept: Poses that each image keeps at least; one in doubt keeps _BREADTH times as many.
     """
-    finest = level_for_step(_FINEST / radius)
+    # Steps between the points of the last grid do the rest.
+    finest = level_for_step(RESOLVED / radius)
     last = max(base_level, min(base_level + num_refinements, finest))
-    radii = [min(radius, int(RESOLVED / angular_step(level))) for level in range(base_level, last)]
-    base_radius = radii[0] if radii else radius
+    radii = [min(radius, int(TOLERATED / angular_step(level))) for level in range(base_level, last)]
     return SearchPlan(
         base_level=base_level,
         radii=(*radii, radius),
-        shift_extent_px=shift_extent_px,
-        shift_step_px=box_size / (4 * base_radius),
-        shift_centre_px=shift_centre_px,
+        shifts=shifts,
+        shift_step_px=shift_step(base_level, box_size),
         num_kept=num_kept,
+        most_kept=_BREADTH * num_kept,
     )
 
 
@@ -88,8 +95,6 @@ class Searching(Stage):
         first_radius: int,
         last_radius: int,
         num_kept: int,
-        shift_extent_px: float,
-        shift_centre_px: tuple[float, float],
         max_images: int,
         batch_size: int,
         num_passes: int = 16,
@@ -107,15 +112,16 @@ class Searching(Stage):
         self.base_level, self.num_refinements = base_level, num_refinements
         self.radius, self.last_radius = first_radius, last_radius
         self.num_kept = num_kept
-        self.shift_extent_px, self.shift_centre_px = shift_extent_px, shift_centre_px
         self.batch_size = batch_size
         self.max_images = max_images
         self.num_passes = num_passes
         self.particle_radius = particle_radius
-        self.pass_count, self.num_searches = 0, 0
+        self.pass_count = 0
         self.num_searched, self.num_changed = 0, 0
         """Images of this pass that were compared with whole grids, and those of them that it moved."""
         self.is_searching = True
+        self.is_last_search = False
+        """Whether all has settled, and only what went astray is looked for."""
         self.evidence_before = -math.inf
         self._slicers = GridSlicers()
 
@@ -140,27 +146,20 @@ class Searching(Stage):
             conformation = torch.stack([state.mean_conformation(k) for k in range(state.num_classes)])
             compared = FieldSlices(state.mixture, conformation)
         if self.is_searching:
-            assert state.maps is not None
-            is_sliced = self.slice_kind == "sliced"
-            self.slices = LatticeSlices(self.lattice, state.maps.values, self._slicers) if is_sliced else compared
-            self.plan = self._plan(state)
-        return MapPass(state, self.lattice, compared, self.radius, LocalSteps(shifts=self.shift_extent_px > 0))
-
-    def _plan(self, state: TrainingState) -> SearchPlan:
-        """Grids for the band, over shifts as wide as they were found."""
-        plan = plan_search(
-            min(self.radius, _SEARCHED_RADIUS),
-            base_level=self.base_level,
-            num_refinements=self.num_refinements,
-            box_size=state.images.box_size,
-            shift_extent_px=self.shift_extent_px,
-            shift_centre_px=self.shift_centre_px,
-            num_kept=self.num_kept,
-        )
-        rows = torch.arange(len(state), device=state.device)
-        _, shift_px = poses_held(state, Pairs(rows, rows, state.classes.log_posterior().argmax(1)))
-        mean_square = float(mean_square_shift(shift_px, self.shift_centre_px))
-        return replace(plan, shift_extent_px=reach_of_shifts(mean_square, plan.shift_step_px, self.shift_extent_px))
+            is_halved = self.slice_kind == "sliced" and len(self.halves) > state.num_classes
+            halves = self.halves.split(state.num_classes)
+            self.slices = (
+                [LatticeSlices(self.lattice, half, self._slicers) for half in halves] if is_halved else [compared]
+            )
+            self.plan = plan_search(
+                min(self.radius, _SEARCHED_RADIUS),
+                base_level=self.base_level,
+                num_refinements=self.num_refinements,
+                box_size=state.images.box_size,
+                shifts=state.shift_prior,
+                num_kept=self.num_kept,
+            )
+        return MapPass(state, self.lattice, compared, self.radius, LocalSteps(shifts=state.shift_prior.extent_px > 0))
 
     def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
         """Find or sharpen the poses of a batch and add it to the sums."""
@@ -168,35 +167,38 @@ class Searching(Stage):
         rows = index.to(state.device)
         current = self.current = self.current or self._begin_pass(state)
         images = state.weighted(index, current.summed)
-        searches = self.is_searching and not self._search_is_in_vain()
-        class_before = state.classes.log_posterior(rows).argmax(1)
-        has_moved = torch.zeros_like(class_before, dtype=torch.bool)
-        if searches:
-            has_moved = self._search(state, rows, images, current)
-        evidence = current.weigh(state, index, images, _matters(state, rows))
-        if searches:
+        if self.is_searching and not self._search_is_in_vain():
+            class_before = state.classes.log_posterior(rows).argmax(1)
+            found, has_moved = self._search(state, rows, images, current)
+            evidence = current.weigh(state, index, images, _matters(state, rows))
+            now = state.classes.log_posterior(rows)
+            is_other = now.amax(1) > now.gather(1, class_before[:, None])[:, 0] + _CLEAR_GAIN
             self.num_searched += len(rows)
-            self.num_changed += int((has_moved | (state.classes.log_posterior(rows).argmax(1) != class_before)).sum())
+            self.num_changed += int((has_moved | is_other).sum())
+            near = self._add_elsewhere(state, rows, images, current, found)
+        else:
+            note = note.replace("searching", "sharpening")
+            evidence = current.weigh(state, index, images, _matters(state, rows))
+            near = torch.ones_like(state.classes.log_evidence[rows])
+        current.add(state, rows, images, near * state.classes.log_posterior(rows).exp())
         if current.num_seen >= len(state):
             self._end_pass(state, current)
         return StepResult(loss=-float(evidence.mean()), note=note)
 
     def _search_is_in_vain(self) -> bool:
         """Whether the images searched in this pass, a random part of all, tell that the rest are where they belong."""
-        return self.num_searched >= _PILOT and self.num_changed < _FEW_CHANGES * self.num_searched
+        few = _FEWEST_CHANGES if self.is_last_search else _FEW_CHANGES
+        return self.num_searched >= _PILOT and self.num_changed < few * self.num_searched
 
     def _search(
         self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages, current: MapPass
-    ) -> Bool[Tensor, "b"]:
+    ) -> tuple[Candidates, Bool[Tensor, "b"]]:
         """Compare with whole grids; of the pose found and the one held before, a class that matters keeps the likelier.
 
-        Grids are compared with the maps of all images: the one held is then judged by the other half's.
-
         Returns:
-            Which images were found in quite another pose, in any class that matters to them.
+            What the grids tell, and which images were found in quite another pose, in any class that matters to them.
         """
-        plan = self.plan
-        found = self.search(plan).search(self.slices, images, current.summed, state.classes.log_weight)
+        found = self._search_grids(state, rows, images, current)
         state.classes.log_evidence[rows] = found.log_evidence
         state.classes.log_pose_volume[rows] = _log_pose_volume(found, state.num_classes)
         pairs = Pairs.of(rows, _matters(state, rows))
@@ -204,9 +206,9 @@ class Searching(Stage):
         best = found.best_of_class(state.num_classes)
         shift = best.shift_px + state.known_shift_px[rows][:, None]
         state.poses.set(rows, Pose(best.rotation[:, None], shift[:, None]))
-        if self.num_searches == 0:
-            return torch.ones_like(rows, dtype=torch.bool)
-        anew, radius = poses_held(state, pairs), plan.radii[-1]
+        if self.pass_count == 0:
+            return found, torch.ones_like(rows, dtype=torch.bool)
+        anew, radius = poses_held(state, pairs), min(_STEPPED_RADIUS, self.radius)
         while radius < self.radius:
             nearer = current.sharpen(state, images, pairs, *anew, state.band(radius), current.steps)
             anew, radius = (nearer.rotation, nearer.shift_px), widened(radius)
@@ -214,7 +216,52 @@ class Searching(Stage):
         found_before = current.sharpen(state, images, pairs, *held, current.compared, LocalSteps(count=0))
         hold_poses(state, pairs, likelier(found_anew, found_before))
         has_moved = found_anew.log_likelihood > found_before.log_likelihood + _CLEAR_GAIN
-        return torch.zeros_like(rows, dtype=torch.bool).index_put((pairs.image,), has_moved, accumulate=True)
+        moved = torch.zeros_like(rows, dtype=torch.bool).index_put((pairs.image,), has_moved, accumulate=True)
+        return found, moved
+
+    def _search_grids(
+        self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages, current: MapPass
+    ) -> Candidates:
+        """Compare each image with the maps of the half that it is no part of."""
+        which = (1 - half_of(rows)) % len(self.slices)
+        order, parts = [], []
+        for half, slices in enumerate(self.slices):
+            of_half = torch.nonzero(which == half)[:, 0]
+            if len(of_half):
+                search = self.search(self.plan)
+                parts.append(search.search(slices, images.rows(of_half), current.summed, state.classes.log_weight))
+                order.append(of_half)
+        return joined(parts).rows(torch.cat(order).argsort())
+
+    def _add_elsewhere(
+        self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages, current: MapPass, found: Candidates
+    ) -> Float[Tensor, "b k"]:
+        """Add images in doubt of their pose at the likely ones far from the best.
+
+        Returns:
+            Part of the posterior of each class that lies near the best pose, which stands for it.
+        """
+        share = found.share_of_class(state.num_classes)
+        best = state.poses.rotation[rows, 0].take_along_dim(found.class_index[:, :, None, None], 1)
+        reach = _SAME_POSE * angular_step(self.plan.base_level + len(self.plan.radii) - 1)
+        is_near = geodesic_angle(found.rotation, best) < reach
+        posterior = state.classes.log_posterior(rows).exp().gather(1, found.class_index)
+        elsewhere = torch.where(is_near, 0.0, share)
+        weight = posterior * elsewhere
+        total = weight.sum(1, keepdim=True)
+        weight, chosen = weight.topk(min(_MOST_POSES, share.shape[1]), dim=1)
+        # The heaviest stand for all.
+        weight = weight * (total / weight.sum(1, keepdim=True).clamp(min=_LEAST_WEIGHT))
+        current.add_at(
+            state,
+            rows,
+            images,
+            weight,
+            found.class_index.gather(1, chosen),
+            found.rotation.take_along_dim(chosen[:, :, None, None], 1)[:, :, None],
+            found.shift_px.take_along_dim(chosen[:, :, None], 1)[:, :, None],
+        )
+        return 1 - torch.zeros_like(state.classes.log_evidence[rows]).scatter_add_(1, found.class_index, elsewhere)
 
     def _end_pass(self, state: TrainingState, done: MapPass) -> None:
         state.maps, halves = done.sums.solve(self.mask)
@@ -223,15 +270,18 @@ class Searching(Stage):
         state.classes.update_weights()
         evidence = float(done.evidence) / done.num_seen
         self.pass_count += 1
-        self.num_searches += self.is_searching
         # Two Fourier pixels beyond what is known: enough to grow, too little to fit noise.
         wider = min(self.last_radius, max(self.radius, min(state.maps.known_radius() + 2, widened(self.radius))))
         has_settled = wider < 1.1 * self.radius and evidence - self.evidence_before < 0.01 * abs(evidence)
-        # A search weighs the volume of poses anew: no evidence before it can be compared with those after it.
-        has_settled &= not self.is_searching
+        if self.is_searching:
+            is_in_vain = self._search_is_in_vain()
+            self.is_done = is_in_vain and self.is_last_search
+            self.is_searching = not (is_in_vain or has_settled or self.is_last_search)
+        elif has_settled:
+            self.is_done = self.is_last_search
+            self.is_searching = self.is_last_search = True
         self.evidence_before = evidence
-        self.is_searching = has_settled and self.num_searches < _NUM_SEARCHES
-        self.is_done = self.pass_count >= self.num_passes or (has_settled and not self.is_searching)
+        self.is_done |= self.pass_count >= self.num_passes
         self.radius = wider
         self.current = None
         self.num_searched, self.num_changed = 0, 0
@@ -254,8 +304,8 @@ class Searching(Stage):
         return {
             "radius": self.radius,
             "pass_count": self.pass_count,
-            "num_searches": self.num_searches,
             "is_searching": self.is_searching,
+            "is_last_search": self.is_last_search,
             "evidence_before": self.evidence_before,
             "halves": self.halves,
         }

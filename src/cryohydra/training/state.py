@@ -17,6 +17,7 @@ from cryohydra.inference.evidence import log_class_posterior
 from cryohydra.inference.held_out import is_held_out
 from cryohydra.inference.images import WeightedImages, weigh_images
 from cryohydra.inference.reconstruction import ClassMaps
+from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.model.conformations import Conformations
 from cryohydra.model.mixture import Mixture
 from cryohydra.model.tables import ClassScores, PoseTable
@@ -68,6 +69,8 @@ class TrainingState:
     """Whether the fields know what the maps do."""
     known_shift_px: Float[Tensor, "n 2"]
     """Shifts given beforehand, zero where they are searched."""
+    shift_prior: ShiftPrior
+    """Of what those leave."""
     generator: torch.Generator
     """On the CPU."""
     device: torch.device
@@ -153,6 +156,7 @@ class TrainingState:
             "images_seen": self.images_seen,
             "epoch": self.epoch,
             "field_radius": self.field_radius,
+            "mean_square_shift_px": self.shift_prior.mean_square_px,
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
@@ -170,6 +174,7 @@ class TrainingState:
         self.generator.set_state(saved["generator"].cpu())
         self.images_seen, self.epoch = saved["images_seen"], saved["epoch"]
         self.field_radius = saved.get("field_radius")
+        self.shift_prior = self.shift_prior.learned(saved["mean_square_shift_px"])
 
 
 def _density(maps: ClassMaps, class_index: int, box_size: int) -> Float[Tensor, "d d d"]:

@@ -8,6 +8,7 @@ from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.inference.candidates import Candidates
 from cryohydra.inference.images import WeightedImages
+from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.inference.slices import SliceSource
 
 
@@ -19,15 +20,16 @@ class SearchPlan:
     """Level of the first grid of rotations; each next level halves its step."""
     radii: tuple[int, ...]
     """Highest frequency compared at the first and each next level, in Fourier pixels."""
-    shift_extent_px: float
-    """Shifts searched around the centre; 0 for none."""
+    shifts: ShiftPrior
+    """Where particles lie."""
     shift_step_px: float
     """Step of the first grid of shifts; halved with the rotations'."""
-    shift_centre_px: tuple[float, float] = (0.0, 0.0)
     num_kept: int = 8
-    """Candidates carried from the first level on, per image and class."""
+    """Candidates carried on from the first level for each image, of all classes together, at least."""
+    most_kept: int = 64
+    """From any level, at most."""
     kept_mass: float = 0.999
-    """Share of the posterior that the candidates carried on must hold, if `num_kept` allows."""
+    """Share of the posterior that they must hold, between these bounds."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,80 @@
+"""Passes over whole grids: how long they go on, and what they add."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cryohydra.training import search
+from cryohydra.training.search import Searching
+from cryohydra.training.state import TrainingState
+
+ROWS = torch.arange(48)
+BATCH = 12
+
+
+@pytest.fixture
+def begun(prepare: Callable[..., Any], tmp_path: Path) -> tuple[TrainingState, Searching]:
+    """A search that has rough maps to start from, its first pass behind it."""
+    trainer, _ = prepare(tmp_path)
+    state, ab_initio, stage = trainer.state, *trainer.stages[:2]
+    ab_initio.begin(state)
+    for index in ROWS.split(BATCH):
+        ab_initio.step(state, index)
+    stage.begin(state)
+    for index in ROWS.split(BATCH):
+        stage.step(state, index)
+    assert stage.pass_count == 1 and stage.is_searching
+    return state, stage
+
+
+@pytest.mark.parametrize(("finds_something", "num_searched"), [(True, 48), (False, 24)])
+def test_a_search_goes_on_only_if_a_pilot_finds_something(
+    begun: tuple[TrainingState, Searching], finds_something: bool, num_searched: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, stage = begun
+    monkeypatch.setattr(search, "_PILOT", 2 * BATCH)
+    monkeypatch.setattr(search, "_CLEAR_GAIN", float("inf"))  # no class changes
+    real, searched = Searching._search, []
+
+    def counted(self: Searching, state: TrainingState, rows: torch.Tensor, *args: Any) -> Any:
+        found, _ = real(self, state, rows, *args)
+        searched.append(len(rows))
+        return found, torch.full_like(rows, finds_something, dtype=torch.bool)
+
+    monkeypatch.setattr(Searching, "_search", counted)
+    for index in ROWS.split(BATCH):
+        note = stage.step(state, index).note
+    assert sum(searched) == num_searched
+    assert ("searching" in note) == finds_something
+
+
+def test_after_a_last_search_that_finds_nothing_all_is_done(begun: tuple[TrainingState, Searching]) -> None:
+    state, stage = begun
+    stage.is_last_search, stage.num_searched = True, 1000
+    for index in ROWS.split(BATCH):
+        assert not stage.is_done
+        assert "sharpening" in stage.step(state, index).note
+    assert stage.is_done
+
+
+def test_an_image_in_doubt_counts_once_however_many_poses_it_is_added_at(
+    begun: tuple[TrainingState, Searching],
+) -> None:
+    """What it adds to the denominators is its power, wherever: sums over the lattice stay the same."""
+    state, stage = begun
+    index = ROWS[:BATCH]
+    stage.step(state, index)
+    current = stage.current
+    assert current is not None
+    images = state.weighted(index, current.summed)
+    power = images.power[~state.is_held_out(index)].sum()
+    # Images of two small classes in noise: some doubt is left, of class or pose.
+    num_points = int((current.sums.denominator > 0).sum())
+    once = search.MapPass(state, stage.lattice, None, stage.radius, current.steps)
+    once.add(state, index, images, state.classes.log_posterior(index).exp())
+    assert num_points > int((once.sums.denominator > 0).sum())
+    torch.testing.assert_close(once.sums.denominator.sum(), power, rtol=1e-3, atol=0)
+    torch.testing.assert_close(current.sums.denominator.sum(), power, rtol=0.01, atol=0)
