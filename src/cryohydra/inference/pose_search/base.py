@@ -25,9 +25,9 @@ class SearchPlan:
     shift_step_px: float
     """Step of the first grid of shifts; halved with the rotations'."""
     num_kept: int = 8
-    """Candidates carried on from the first level for each image, of all classes together, at least."""
+    """Candidates of all classes carried on for each image: from the first level at least, from others at most."""
     most_kept: int = 64
-    """From any level, at most."""
+    """From the first level, at most."""
     kept_mass: float = 0.999
     """Share of the posterior that they must hold, between these bounds."""
 

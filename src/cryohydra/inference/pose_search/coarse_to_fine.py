@@ -146,7 +146,9 @@ class CoarseToFineSearch(PoseSearch):
         """The candidates that hold the posterior mass to keep, heaviest first; the others have no mass."""
         found = state.candidates
         posterior = found.posterior(state.log_weight)
-        mass, order = posterior.topk(min(posterior.shape[1], self.plan.most_kept), dim=1)
+        # Finer grids tell poses apart: doubt that is left there is of poses next to each other.
+        most = self.plan.most_kept if state.depth == 1 else self.plan.num_kept
+        mass, order = posterior.topk(min(posterior.shape[1], most), dim=1)
         # A candidate is dropped if those heavier than it hold enough.
         heavier = mass.cumsum(1) - mass
         is_kept = heavier < self.plan.kept_mass * posterior.sum(1, keepdim=True)
