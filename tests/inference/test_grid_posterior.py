@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cryohydra.inference.grid_posterior import ExhaustivePosterior, GridPosterior, PrunedPosterior
+from cryohydra.inference.grid_posterior import Compared, ExhaustivePosterior, GridPosterior, PrunedPosterior
 
 NUM_CLASSES, NUM_ROTATIONS, NUM_SHIFTS, NUM_IMAGES, NUM_POINTS = 2, 12, 3, 5, 20
 Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -27,7 +27,7 @@ def _log_likelihood(inputs: Inputs) -> torch.Tensor:
 
 
 def _pruned(inputs: Inputs, classes: torch.Tensor, rotations: torch.Tensor) -> PrunedPosterior:
-    return PrunedPosterior(*inputs, classes, rotations)
+    return PrunedPosterior(Compared(*inputs), classes, rotations)
 
 
 def _all_compared(inputs: Inputs) -> PrunedPosterior:
@@ -38,7 +38,7 @@ def _all_compared(inputs: Inputs) -> PrunedPosterior:
 
 @pytest.mark.parametrize("is_pruned", [False, True])
 def test_evidence_sums_over_shifts_and_rotations(inputs: Inputs, is_pruned: bool) -> None:
-    found: GridPosterior = _all_compared(inputs) if is_pruned else ExhaustivePosterior(*inputs)
+    found: GridPosterior = _all_compared(inputs) if is_pruned else ExhaustivePosterior(Compared(*inputs))
     expected = _log_likelihood(inputs)
     torch.testing.assert_close(found.log_evidence, expected.flatten(2).logsumexp(2))
     best = expected.flatten(2).argmax(2)
@@ -48,7 +48,7 @@ def test_evidence_sums_over_shifts_and_rotations(inputs: Inputs, is_pruned: bool
 
 @pytest.mark.parametrize("is_pruned", [False, True])
 def test_sums_are_the_posteriors_own(inputs: Inputs, is_pruned: bool, generator: torch.Generator) -> None:
-    found: GridPosterior = _all_compared(inputs) if is_pruned else ExhaustivePosterior(*inputs)
+    found: GridPosterior = _all_compared(inputs) if is_pruned else ExhaustivePosterior(Compared(*inputs))
     share = torch.rand(NUM_IMAGES, NUM_CLASSES, generator=generator)
     posterior = share[:, :, None, None] * _log_likelihood(inputs).flatten(2).softmax(2).unflatten(2, (NUM_SHIFTS, -1))
     _, score, power, _ = inputs
@@ -59,7 +59,7 @@ def test_sums_are_the_posteriors_own(inputs: Inputs, is_pruned: bool, generator:
 
 
 def test_what_is_pruned_has_none_of_the_posterior(inputs: Inputs) -> None:
-    everything = ExhaustivePosterior(*inputs)
+    everything = ExhaustivePosterior(Compared(*inputs))
     share = everything.log_evidence.softmax(1)
     classes, rotations = everything.heaviest(share, 6, mass=1.0)
     posterior = (share[:, :, None] * _log_likelihood(inputs).logsumexp(2).softmax(2)).flatten(1)
@@ -82,7 +82,7 @@ def test_a_class_that_is_not_compared_has_no_evidence_and_teaches_nothing(inputs
 
 
 def test_no_more_cells_are_kept_than_hold_the_mass(inputs: Inputs) -> None:
-    everything = ExhaustivePosterior(*inputs)
+    everything = ExhaustivePosterior(Compared(*inputs))
     share = everything.log_evidence.softmax(1)
     posterior = (share[:, :, None] * _log_likelihood(inputs).logsumexp(2).softmax(2)).flatten(1)
     in_order = posterior.sort(1, descending=True).values

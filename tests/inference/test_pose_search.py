@@ -108,5 +108,24 @@ def test_lattice_slices_search_as_exact_ones(search, blobs, take_images) -> None
     assert float(geodesic_angle(_best(found), _best(exact)).median()) < 1e-3
 
 
+def test_class_probabilities_are_honest_though_few_poses_are_looked_at_again(search, blobs, take_images) -> None:
+    """Images so noisy that a fifth goes to the wrong class: the search says so."""
+    images = take_images(blobs, BAND, 500, signal=22.0, shift_std_px=0.5)
+    plan = SearchPlan(
+        base_level=1,
+        radii=(7, 9),
+        shifts=ShiftPrior.uninformed(1.0).learned(0.4),
+        shift_step_px=1.0,
+        num_kept=2,
+        most_kept=8,
+    )
+    found = search(plan).search(blobs, images.weighted, BAND, EQUAL)
+    sure, label = found.log_evidence.softmax(1).max(1)
+    accuracy = float((label == images.labels).float().mean())
+    assert 0.7 < accuracy < 0.95
+    # 500 images tell an accuracy of 80 % to two hundredths.
+    assert abs(float(sure.mean()) - accuracy) < 0.05
+
+
 def _best(found: Candidates) -> torch.Tensor:
     return found.rotation[torch.arange(len(found.rotation)), found.log_mass.argmax(1)]

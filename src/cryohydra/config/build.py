@@ -43,7 +43,7 @@ _AB_INITIO_SHARE = 0.7
 """Of the visits in which poses may be searched, how many may go to finding maps; the rest is the search's."""
 _LARGEST_BATCH = 300
 """Images compared with everything at once in ab initio: memory grows with them and with the classes."""
-_SEARCH_BATCH = 256
+_SEARCH_BATCH = 512
 """Images at a time, at least, in the search; what it holds of their scores is bounded besides."""
 _LARGEST_SHIFT = 0.16
 """As a fraction of the box: what the default of 20 pixels is in a box of 128."""

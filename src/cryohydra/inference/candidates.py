@@ -1,7 +1,6 @@
 """Poses and classes of images that are still worth comparing."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 
@@ -30,10 +29,6 @@ class Candidates:
         total = torch.logsumexp(log_weight + self.log_evidence, dim=-1, keepdim=True)
         return (self.log_mass + log_weight[self.class_index] - total).exp()
 
-    def rows(self, index: Int[Tensor, "n"]) -> "Candidates":
-        """Those of some images."""
-        return Candidates(*(getattr(self, field.name)[index] for field in fields(self)))
-
     def share_of_class(self, num_classes: int) -> Float[Tensor, "b c"]:
         """Part of its class's posterior that each candidate holds; of each class with any, they sum to one."""
         of_class = torch.nn.functional.one_hot(self.class_index, num_classes).bool()
@@ -48,20 +43,6 @@ class Candidates:
         best = mass.argmax(-1)
         rows = torch.arange(len(best), device=best.device)[:, None]
         return BestPoses(self.rotation[rows, best], self.shift_px[rows, best])
-
-
-def joined(parts: Sequence[Candidates]) -> Candidates:
-    """Candidates of several sets of images as those of one; shorter lists are filled up with some that have no mass."""
-    width = max(part.log_mass.shape[1] for part in parts)
-
-    def filled(part: Candidates, name: str) -> Tensor:
-        values = getattr(part, name)
-        if name == "log_evidence" or values.shape[1] == width:
-            return values
-        last = values[:, -1:].expand(-1, width - values.shape[1], *values.shape[2:])
-        return torch.cat([values, torch.full_like(last, -torch.inf) if name == "log_mass" else last], dim=1)
-
-    return Candidates(*(torch.cat([filled(part, field.name) for part in parts]) for field in fields(Candidates)))
 
 
 @dataclass(frozen=True)

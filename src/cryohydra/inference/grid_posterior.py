@@ -5,6 +5,7 @@ each slice of the grid gathers of the images is the transposed product.
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import pad
@@ -14,13 +15,25 @@ from cryohydra._typing import Float, Int, Tensor
 from cryohydra.inference.evidence import exponentiate_
 
 
+@dataclass(frozen=True)
+class Compared:
+    """Images at every shift of a grid beside slices at every rotation of one."""
+
+    slices: Float[Tensor, "k q p"]
+    score: Float[Tensor, "b s p"]
+    """Of images moved back by each shift, see `WeightedImages`."""
+    power: Float[Tensor, "b p"]
+    log_prior: Float[Tensor, "s"]
+    """Of each shift; its exponentials sum to one."""
+
+
 class GridPosterior(ABC):
     """How likely the poses of a grid are for each image, in each class; contrast is taken as one."""
 
     log_evidence: Float[Tensor, "b k"]
     """Over that of noise alone, summed over rotations (not their mean) and over the shifts by their prior."""
     rotation_index: Int[Tensor, "b k"]
-    """The likeliest."""
+    """The likeliest; of a class that an image is not compared with, any."""
     shift_index: Int[Tensor, "b k"]
     """That of the likeliest rotation."""
 
@@ -36,19 +49,9 @@ class GridPosterior(ABC):
 class ExhaustivePosterior(GridPosterior):
     """Over all rotations of a grid."""
 
-    def __init__(
-        self,
-        slices: Float[Tensor, "k q p"],
-        score: Float[Tensor, "b s p"],
-        power: Float[Tensor, "b p"],
-        log_prior: Float[Tensor, "s"],
-    ):
-        """Compare.
-
-        Args:
-            score: Of images moved back by each shift of the grid, see `WeightedImages`.
-            log_prior: Of each shift; its exponentials sum to one.
-        """
+    def __init__(self, compared: Compared):
+        """Compare."""
+        slices, score, power, log_prior = compared.slices, compared.score, compared.power, compared.log_prior
         self._score, self._power = score, power
         num_rotations = slices.shape[1]
         # The prior rides along as one more point, where every slice is one.
@@ -108,21 +111,14 @@ class ExhaustivePosterior(GridPosterior):
 class PrunedPosterior(GridPosterior):
     """Over a few classes and rotations for each image, the others having none of the posterior."""
 
-    def __init__(
-        self,
-        slices: Float[Tensor, "k q p"],
-        score: Float[Tensor, "b s p"],
-        power: Float[Tensor, "b p"],
-        log_prior: Float[Tensor, "s"],
-        class_index: Int[Tensor, "b c"],
-        rotation_index: Int[Tensor, "b c"],
-    ):
-        """Compare, see `ExhaustivePosterior`.
+    def __init__(self, compared: Compared, class_index: Int[Tensor, "b c"], rotation_index: Int[Tensor, "b c"]):
+        """Compare.
 
         Args:
             class_index: Of what each image is compared with.
             rotation_index: The same; none twice in a class.
         """
+        slices, score, power, log_prior = compared.slices, compared.score, compared.power, compared.log_prior
         self._score, self._power, self._class, self._shape = score, power, class_index, slices.shape
         self._slice = class_index * slices.shape[1] + rotation_index
         all_slices = slices.flatten(0, 1)

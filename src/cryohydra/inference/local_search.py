@@ -67,7 +67,7 @@ def sharpen_poses(
     order = class_index.argsort()
     parts = [
         _sharpen(slices, images.rows(image[rows]), band, class_index[rows], rotation[rows], shift_px[rows], steps)
-        for rows in (order[some] for some in chunks(len(order), 4 * size, order.device) or [slice(0)])
+        for rows in (order[some] for some in chunks(len(order), 4 * size, order.device))
     ]
     back = order.argsort()
     return LocalPoses(

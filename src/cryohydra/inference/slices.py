@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
+from cryohydra._chunks import chunks
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.lattice import (
@@ -20,7 +21,6 @@ from cryohydra.geometry.so3_grid import all_rotations, grid_rotations, num_rotat
 
 _MOST_POINTS = 2**28
 """Of the slices cut of a whole grid: a GiB."""
-_SLICES_AT_ONCE = 2**10
 
 
 @runtime_checkable
@@ -94,17 +94,10 @@ class LatticeSlices:
             return self.of_candidates(band, class_index, grid_rotations(level, rotation_index))
         orbits = self._slicers.orbits(band, level)
         if key not in self._cells:
-            rotation = grid_rotations(level, orbits.is_cut)
-            which = torch.arange(self.num_classes, device=rotation.device).repeat_interleave(len(rotation))
-            cut = [
-                self.of_candidates(band, some, turned)
-                for some, turned in zip(
-                    which.split(_SLICES_AT_ONCE),
-                    rotation.repeat(self.num_classes, 1, 1).split(_SLICES_AT_ONCE),
-                    strict=True,
-                )
-            ]
-            self._cells[key] = torch.cat(cut)
+            rotation = grid_rotations(level, orbits.is_cut).repeat(self.num_classes, 1, 1)
+            which = torch.arange(self.num_classes, device=band.device).repeat_interleave(len(orbits.is_cut))
+            rows = chunks(len(which), len(band), rotation.device)
+            self._cells[key] = torch.cat([self.of_candidates(band, which[some], rotation[some]) for some in rows])
         cells = self._cells[key]
         first = class_index * (len(orbits.is_cut) * len(band))
         return cells.flatten()[orbits.points(rotation_index) + first[:, None]]

@@ -19,7 +19,7 @@ from cryohydra.fourier.lattice import GridSlicer, Lattice, correct_interpolation
 from cryohydra.geometry.rotations import random_rotations
 from cryohydra.geometry.so3_grid import all_rotations, angular_step, child_indices, level_for_step
 from cryohydra.inference.evidence import effective_number
-from cryohydra.inference.grid_posterior import ExhaustivePosterior, GridPosterior, PrunedPosterior
+from cryohydra.inference.grid_posterior import Compared, ExhaustivePosterior, GridPosterior, PrunedPosterior
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.reconstruction import ClassMaps, ClassSums, particle_mask
 from cryohydra.inference.slices import GridSlicers
@@ -38,6 +38,7 @@ _LEAST_SIGNAL = 0.02
 _WHILE = 40
 """Steps in the last band whose mean is compared with that of as many before."""
 _LEAST_GAIN = 0.01
+"""Part of the mean evidence by which it must have grown."""
 _MOST_PARENTS = 256
 """Such cells, for each image, at most."""
 
@@ -154,23 +155,22 @@ class AbInitio(Stage):
         whole = state.weighted(index, self.band).at(inside)
         images = WeightedImages(whole.score * trust, whole.power * trust, whole.constant)
         maps = correct_interpolation(self.lattice, state.maps.values)
-        compared, slicer, slices = self._cut(maps, radius, level)
-        shifts = state.shift_prior.grid(shift_step(level, self.band.box_size)).to(state.device)
-        score = shift_hartley(images.score[:, 0, None], compared.frequencies, -shifts[None])
-        of_shift = state.shift_prior.log_probability(shifts)
+        band = Band(self.band.box_size, radius, state.device)
+        slicer, shifts = self._grid(state, band, level)
+        compared = self._lay_out(state, images, slicer, shifts, maps)
         if level <= _LAST_EXHAUSTIVE_LEVEL:
-            found: GridPosterior = ExhaustivePosterior(slices, score, images.power[:, 0], of_shift)
+            found: GridPosterior = ExhaustivePosterior(compared)
         else:
-            children = self._heaviest_children(state, images, maps, compared, level)
-            found = PrunedPosterior(slices, score, images.power[:, 0], of_shift, *children)
+            found = PrunedPosterior(compared, *self._heaviest_children(state, images, maps, band, level))
         log_weight = plan.balance(step) * _balancing_weights(found.log_evidence)
         total = torch.logsumexp(found.log_evidence + log_weight, dim=1)
         share = torch.softmax(found.log_evidence + log_weight, dim=1)
         self._learn_spread(state, found.mass_of_shifts(share), shifts, level)
         numerator, denominator = found.sums(share)
         lattice_numerator, lattice_denominator = slicer.add(torch.cat([numerator, denominator])).chunk(2)
+        slices = compared.slices
         explained = (2 * numerator * slices - denominator * slices.square()).sum((0, 1)) / (trust * len(index))
-        self._weigh_residual(_power_over_noise(whole) - explained, compared)
+        self._weigh_residual(_power_over_noise(whole) - explained, band)
         self._move(state, lattice_numerator, lattice_denominator, radius)
         self._remember(state, index, found, slicer.rotations, shifts, log_weight)
         cells = math.log(len(slicer.rotations) * len(slices))
@@ -207,11 +207,12 @@ class AbInitio(Stage):
             "velocity": self.velocity,
             "seen": self.seen,
             "unexplained": self.unexplained,
+            "signal": self.signal,
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Go on from there."""
-        self.step_count, self.gains = saved["step_count"], list(saved["gains"])
+        self.step_count, self.gains, self.signal = saved["step_count"], list(saved["gains"]), saved["signal"]
         self.velocity.copy_(saved["velocity"])
         self.seen.copy_(saved["seen"])
         self.unexplained.copy_(saved["unexplained"])
@@ -258,23 +259,34 @@ class AbInitio(Stage):
         seen = self.unexplained[: len(shells)]
         self.unexplained[: len(shells)] = torch.lerp(shells, seen, self.annealing.memory)
 
-    def _cut(
-        self, maps: Float[Tensor, "k n n n"], radius: int, level: int
-    ) -> tuple[Band, GridSlicer, Float[Tensor, "k q p"]]:
-        compared = Band(self.band.box_size, radius, maps.device)
-        slicer = self._slicers.slicer(self.lattice, compared, all_rotations(level, maps.device))
-        return compared, slicer, slicer.cut(maps)
+    def _grid(self, state: TrainingState, band: Band, level: int) -> tuple[GridSlicer, Float[Tensor, "s 2"]]:
+        """The rotations of a level and shifts as fine."""
+        slicer = self._slicers.slicer(self.lattice, band, all_rotations(level, state.device))
+        return slicer, state.shift_prior.grid(shift_step(level, band.box_size)).to(state.device)
+
+    def _lay_out(
+        self,
+        state: TrainingState,
+        images: WeightedImages,
+        slicer: GridSlicer,
+        shifts: Float[Tensor, "s 2"],
+        maps: Float[Tensor, "k n n n"],
+    ) -> Compared:
+        """What is compared on a grid: every slice with the images at every shift."""
+        return Compared(
+            slices=slicer.cut(maps),
+            score=shift_hartley(images.score[:, 0, None], slicer.band.frequencies, -shifts[None]),
+            power=images.power[:, 0],
+            log_prior=state.shift_prior.log_probability(shifts),
+        )
 
     def _heaviest_children(
-        self, state: TrainingState, images: WeightedImages, maps: Float[Tensor, "k n n n"], compared: Band, level: int
+        self, state: TrainingState, images: WeightedImages, maps: Float[Tensor, "k n n n"], band: Band, level: int
     ) -> tuple[Int[Tensor, "b c"], Int[Tensor, "b c"]]:
         """Classes and rotations of a level that lie in the heaviest cells of the next coarser one."""
-        coarse = min(compared.radius, int(TOLERATED / angular_step(level - 1)))
-        narrow, _, slices = self._cut(maps, coarse, level - 1)
-        images = images.at(compared.within(coarse))
-        shifts = state.shift_prior.grid(shift_step(level - 1, self.band.box_size)).to(maps.device)
-        score = shift_hartley(images.score[:, 0, None], narrow.frequencies, -shifts[None])
-        parents = ExhaustivePosterior(slices, score, images.power[:, 0], state.shift_prior.log_probability(shifts))
+        narrow = Band(band.box_size, min(band.radius, int(TOLERATED / angular_step(level - 1))), state.device)
+        grid = self._grid(state, narrow, level - 1)
+        parents = ExhaustivePosterior(self._lay_out(state, images.at(band.within(narrow.radius)), *grid, maps))
         log_weight = self.annealing.balance(self.step_count) * _balancing_weights(parents.log_evidence)
         share = torch.softmax(parents.log_evidence + log_weight, dim=1)
         class_index, rotation_index = parents.heaviest(share, _MOST_PARENTS)

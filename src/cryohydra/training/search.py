@@ -9,7 +9,7 @@ from cryohydra._typing import Bool, Float, Int, Tensor
 from cryohydra.fourier.lattice import Lattice, enlarge
 from cryohydra.geometry.rotations import geodesic_angle
 from cryohydra.geometry.so3_grid import angular_step, level_for_step
-from cryohydra.inference.candidates import Candidates, joined
+from cryohydra.inference.candidates import Candidates
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.local_search import LocalSteps, likelier
 from cryohydra.inference.pose_search.base import PoseSearch, SearchPlan
@@ -163,27 +163,35 @@ class Searching(Stage):
 
     def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
         """Find or sharpen the poses of a batch and add it to the sums."""
-        note = f"pass {self.pass_count + 1}, {'searching' if self.is_searching else 'sharpening'}, band {self.radius}"
-        rows = index.to(state.device)
         current = self.current = self.current or self._begin_pass(state)
-        images = state.weighted(index, current.summed)
-        if self.is_searching and not self._search_is_in_vain():
-            class_before = state.classes.log_posterior(rows).argmax(1)
-            found, has_moved = self._search(state, rows, images, current)
-            evidence = current.weigh(state, index, images, _matters(state, rows))
-            now = state.classes.log_posterior(rows)
-            is_other = now.amax(1) > now.gather(1, class_before[:, None])[:, 0] + _CLEAR_GAIN
-            self.num_searched += len(rows)
-            self.num_changed += int((has_moved | is_other).sum())
-            near = self._add_elsewhere(state, rows, images, current, found)
+        searches = self.is_searching and not self._search_is_in_vain()
+        note = f"pass {self.pass_count + 1}, {'searching' if searches else 'sharpening'}, band {self.radius}"
+        if searches:
+            half = half_of(index)
+            parts = [self._find(state, index[half == h], current, h) for h in (0, 1) if h in half]
+            evidence = torch.cat(parts)
         else:
-            note = note.replace("searching", "sharpening")
+            images = state.weighted(index, current.summed)
+            rows = index.to(state.device)
             evidence = current.weigh(state, index, images, _matters(state, rows))
-            near = torch.ones_like(state.classes.log_evidence[rows])
-        current.add(state, rows, images, near * state.classes.log_posterior(rows).exp())
+            current.add(state, rows, images, state.classes.log_posterior(rows).exp())
         if current.num_seen >= len(state):
             self._end_pass(state, current)
         return StepResult(loss=-float(evidence.mean()), note=note)
+
+    def _find(self, state: TrainingState, index: Int[Tensor, "b"], current: MapPass, half: int) -> Float[Tensor, "b"]:
+        """Search the poses of images of one half of all, weigh their classes and add them where they may lie."""
+        rows, images = index.to(state.device), state.weighted(index, current.summed)
+        class_before = state.classes.log_posterior(rows).argmax(1)
+        found, has_moved = self._search(state, rows, images, current, half)
+        evidence = current.weigh(state, index, images, _matters(state, rows))
+        now = state.classes.log_posterior(rows)
+        is_other = now.amax(1) > now.gather(1, class_before[:, None])[:, 0] + _CLEAR_GAIN
+        self.num_searched += len(rows)
+        self.num_changed += int((has_moved | is_other).sum())
+        near = self._add_elsewhere(state, rows, images, current, found)
+        current.add(state, rows, images, near * now.exp())
+        return evidence
 
     def _search_is_in_vain(self) -> bool:
         """Whether the images searched in this pass, a random part of all, tell that the rest are where they belong."""
@@ -191,14 +199,17 @@ class Searching(Stage):
         return self.num_searched >= _PILOT and self.num_changed < few * self.num_searched
 
     def _search(
-        self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages, current: MapPass
+        self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages, current: MapPass, half: int
     ) -> tuple[Candidates, Bool[Tensor, "b"]]:
         """Compare with whole grids; of the pose found and the one held before, a class that matters keeps the likelier.
+
+        Images meet the maps of the half that they are no part of, if there are two.
 
         Returns:
             What the grids tell, and which images were found in quite another pose, in any class that matters to them.
         """
-        found = self._search_grids(state, rows, images, current)
+        slices = self.slices[(1 - half) % len(self.slices)]
+        found = self.search(self.plan).search(slices, images, current.summed, state.classes.log_weight)
         state.classes.log_evidence[rows] = found.log_evidence
         state.classes.log_pose_volume[rows] = _log_pose_volume(found, state.num_classes)
         pairs = Pairs.of(rows, _matters(state, rows))
@@ -218,20 +229,6 @@ class Searching(Stage):
         has_moved = found_anew.log_likelihood > found_before.log_likelihood + _CLEAR_GAIN
         moved = torch.zeros_like(rows, dtype=torch.bool).index_put((pairs.image,), has_moved, accumulate=True)
         return found, moved
-
-    def _search_grids(
-        self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages, current: MapPass
-    ) -> Candidates:
-        """Compare each image with the maps of the half that it is no part of."""
-        which = (1 - half_of(rows)) % len(self.slices)
-        order, parts = [], []
-        for half, slices in enumerate(self.slices):
-            of_half = torch.nonzero(which == half)[:, 0]
-            if len(of_half):
-                search = self.search(self.plan)
-                parts.append(search.search(slices, images.rows(of_half), current.summed, state.classes.log_weight))
-                order.append(of_half)
-        return joined(parts).rows(torch.cat(order).argsort())
 
     def _add_elsewhere(
         self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages, current: MapPass, found: Candidates

@@ -67,8 +67,11 @@ class Trainer:
         stage, state = self.stages[number], self.state
         visits_per_epoch = len(state)
         seen = 0
+        drawn_before = state.generator.get_state()
         stage.begin(state)
         if self.stage_state is not None and number == self.first_stage:
+            # What beginning draws was drawn before the stop.
+            state.generator.set_state(drawn_before)
             stage.load_state_dict(self.stage_state["stage"])
             seen = self.stage_state["seen"]
         self.listener.stage_begins(stage.name, max(stage.max_images - seen, 0))

@@ -35,19 +35,19 @@ class CoarseToFineSearch(PoseSearch):
         """Compare with the whole first grid as matrix products; contrast is taken as one."""
         plan, device = self.plan, images.constant.device
         compared = Band(band.box_size, plan.radii[0], device)
-        points = band.within(plan.radii[0])
         rotations = all_rotations(plan.base_level, device)
         shifts = plan.shifts.grid(plan.shift_step_px).to(device)
-        error = GridError.of_grid(slices, compared, plan.base_level, plan.shift_step_px)
+        error = self._grid_error(slices, compared, depth=0)
         on_grid = slices.on_grid(compared, rotations) * error.kept[:, None]
-        narrow = images.at(points)
-        parts = [
-            self._compare_grid(on_grid, error, narrow.rows(rows), compared, shifts)
-            for rows in chunks(len(images), len(rotations) * len(shifts) // 4, device)
+        narrow = images.at(band.within(compared.radius))
+        of_classes = [
+            self._compare_grid(cut, error.of_class(k), narrow, compared, shifts) for k, cut in enumerate(on_grid)
         ]
-        log_evidence, class_index, rotation_index, shift_px, peak, log_mass = (
-            torch.cat(part) for part in zip(*parts, strict=True)
-        )
+        evidences, *columns = zip(*of_classes, strict=True)
+        log_evidence = torch.stack(evidences, dim=1)
+        rotation_index, shift_px, peak, log_mass = (torch.cat(column, dim=1) for column in columns)
+        num_kept = rotation_index.shape[1] // slices.num_classes
+        class_index = torch.arange(slices.num_classes, device=device).repeat_interleave(num_kept).expand_as(peak)
         candidates = Candidates(
             class_index=class_index,
             rotation=grid_rotations(plan.base_level, rotation_index),
@@ -67,7 +67,7 @@ class CoarseToFineSearch(PoseSearch):
         children = child_indices(level - 1, rotation_index)
         step = plan.shift_step_px / 2**depth
         offsets = shift_grid(step * 1.5 if plan.shifts.extent_px else 0.0, step).to(kept.shift_px.device)
-        error = GridError.of_grid(state.slices, band, level, step)
+        error = self._grid_error(state.slices, band, depth)
         images = state.images.at(state.band.within(plan.radii[depth]))
         # Images differ in how many candidates they keep: only those kept are compared, in one list.
         image, column = torch.nonzero(kept.log_mass.isfinite(), as_tuple=True)
@@ -104,6 +104,10 @@ class CoarseToFineSearch(PoseSearch):
         )
         return replace(state, depth=depth + 1, rotation_index=children, candidates=candidates)
 
+    def _grid_error(self, slices: SliceSource, band: Band, depth: int) -> GridError:
+        step_px = self.plan.shift_step_px / 2**depth if self.plan.shifts.extent_px else 0.0
+        return GridError.of_grid(slices, band, self.plan.base_level + depth, step_px)
+
     def _log_cell_prior(self, level: int) -> float:
         """Log of the prior probability of one rotation of a level and, where shifts lie densest, one shift."""
         plan = self.plan
@@ -113,34 +117,32 @@ class CoarseToFineSearch(PoseSearch):
 
     def _compare_grid(
         self,
-        on_grid: Float[Tensor, "k q p"],
+        slices: Float[Tensor, "q p"],
         error: GridError,
         images: WeightedImages,
         band: Band,
         shifts: Float[Tensor, "s 2"],
     ) -> tuple[Tensor, ...]:
-        """Evidence of each class, and the heaviest rotations of each with their best shifts."""
-        num_kept = min(self.plan.most_kept, on_grid.shape[1])
-        log_prior = self.plan.shifts.log_probability(shifts) - math.log(on_grid.shape[1])
-        found = []
+        """Evidence of one class, and its heaviest rotations: which, their best shifts, likelihoods there, masses."""
+        num_kept = min(self.plan.most_kept, len(slices))
+        log_prior = self.plan.shifts.log_probability(shifts) - math.log(len(slices))
         # The prior rides along as one more point, where every slice is one.
-        of_shift = log_prior[:, None].expand(len(images), -1, 1)
-        for class_index, slices in enumerate(on_grid):
-            of_class = torch.full((len(images),), class_index, device=slices.device)
-            seen, offset = error.weigh(images, of_class)
+        with_one, square = pad(slices, (0, 1), value=1.0).T, slices.square().T
+        found = []
+        for rows in chunks(len(images), len(slices) * len(shifts) // 4, slices.device):
+            some = images.rows(rows)
+            seen, offset = error.weigh(some, torch.zeros(len(some), dtype=torch.long, device=slices.device))
             shifted = shift_hartley(seen.score[:, 0, None], band.frequencies, -shifts[None])
-            score = torch.cat([shifted, of_shift], dim=2) @ pad(slices, (0, 1), value=1.0).T
-            of_rotation = offset[:, None] - 0.5 * (seen.power[:, 0] @ slices.square().T)
+            score = torch.cat([shifted, log_prior[:, None].expand(len(some), -1, 1)], dim=2) @ with_one
+            of_rotation = offset[:, None] - 0.5 * (seen.power[:, 0] @ square)
             highest, best_shift = score.max(1)
             relative = exponentiate_(score.transpose(1, 2), highest)
             over_shifts = highest + relative.sum(2).log() + of_rotation
             mass, rotation = over_shifts.topk(num_kept, dim=1)
             best_shift = best_shift.take_along_dim(rotation, 1)
             peak = (highest + of_rotation).take_along_dim(rotation, 1) - log_prior[best_shift]
-            evidence = over_shifts.logsumexp(1)
-            found.append((evidence, of_class[:, None].expand_as(rotation), rotation, shifts[best_shift], peak, mass))
-        evidences, *columns = zip(*found, strict=True)
-        return torch.stack(evidences, 1), *(torch.cat(column, 1) for column in columns)
+            found.append((over_shifts.logsumexp(1), rotation, shifts[best_shift], peak, mass))
+        return tuple(torch.cat(part) for part in zip(*found, strict=True))
 
     def _worth_refining(self, state: SearchState) -> tuple[Candidates, Int[Tensor, "b c"]]:
         """The candidates that hold the posterior mass to keep, heaviest first; the others have no mass."""
