@@ -25,7 +25,8 @@ from cryohydra.model.encoder import ConvolutionalEncoder
 from cryohydra.model.mixture import Mixture, build_mixture
 from cryohydra.model.tables import ClassScores, Conformation, ConformationTable, PoseTable
 from cryohydra.physics.noise import NoiseSpectrum, spectrum_of_corners
-from cryohydra.training.ab_initio import AbInitio, Annealing
+from cryohydra.training.ab_initio import AbInitio
+from cryohydra.training.annealing import Annealing
 from cryohydra.training.gradient_search import GradientSearch
 from cryohydra.training.known_poses import KnownPoses
 from cryohydra.training.listener import Listener
@@ -162,16 +163,16 @@ def _ab_initio(settings: Settings, state: TrainingState, bound: int) -> AbInitio
     last_radius = min(Annealing.last_radius, widest_radius(settings, box_size), settings.l_end)
     # Small batches: many noisy steps leave local optima that few sure ones do not.
     batch_size = min(max(50, 25 * settings.n_classes), _LARGEST_BATCH, len(state))
-    affordable = max(1, min(bound - len(state), int(_AB_INITIO_SHARE * bound)) // batch_size)
+    affordable = max(batch_size, min(bound - len(state), int(_AB_INITIO_SHARE * bound)))
     annealing = Annealing(
-        num_steps=min(Annealing.num_steps, affordable),
+        num_steps=min(Annealing.num_steps, affordable // batch_size),
         first_radius=min(Annealing.first_radius, last_radius),
         last_radius=last_radius,
     )
     return AbInitio(
         annealing,
         batch_size=batch_size,
-        max_images=bound,
+        max_images=affordable,
         num_images_to_start=min(300, settings.n_imgs_pretrain if settings.n_imgs_pretrain > 0 else 300),
     )
 

@@ -18,7 +18,7 @@ from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.inference.slices import GridSlicers, LatticeSlices, SliceSource
 from cryohydra.model.slices import FieldSlices
 from cryohydra.physics.pose import Pose
-from cryohydra.training.ab_initio import RESOLVED, TOLERATED, shift_step
+from cryohydra.training.annealing import RESOLVED, TOLERATED, shift_step
 from cryohydra.training.handover import find_variation, fit_fields
 from cryohydra.training.map_pass import MapPass, Pairs, hold_poses, poses_held, widened
 from cryohydra.training.stage import Stage, StepResult

@@ -1,0 +1,60 @@
+"""Which of many maps a mixture needs: judged by the evidence that images have for each."""
+
+from dataclasses import dataclass
+
+import torch
+
+from cryohydra._typing import Float, Int, Tensor
+
+_ROUNDS = 10
+_LEAST_LOG_WEIGHT = -14.0
+_FARTHEST = 50.0
+"""Evidence counts as at most this much less than an image's highest, in nats: less is nothing, and finite."""
+
+
+def fitted_log_weight(log_evidence: Float[Tensor, "n k"], rounds: int = _ROUNDS) -> Float[Tensor, "k"]:
+    """Log shares of classes under which images are likeliest: expectation and maximisation from equal ones."""
+    log_weight = log_evidence.new_full((log_evidence.shape[1],), 0.0).log_softmax(0)
+    for _ in range(rounds):
+        share = torch.softmax(log_evidence + log_weight, dim=1).mean(0)
+        log_weight = share.log().clamp(min=_LEAST_LOG_WEIGHT)
+    return log_weight
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Classes that are left after some were taken away one by one, each time the one missed least."""
+
+    kept: Int[Tensor, "m"]
+    """In ascending order."""
+    loss: Float[Tensor, "n"]
+    """Of each image's log probability, in nats, by all that was taken away."""
+
+
+def without_the_least_missed(
+    log_evidence: Float[Tensor, "n k"], num_kept: int, most_missed: float = torch.inf
+) -> Selection:
+    """Take classes away one by one until so many are left.
+
+    A class that is there twice is missed little, and so is one that shows nothing clearly.
+
+    Args:
+        most_missed: In nats for each image that it holds; a class missed more ends it.
+    """
+    evidence = log_evidence.clamp(min=log_evidence.amax(1, keepdim=True) - _FARTHEST)
+    kept = torch.arange(evidence.shape[1], device=evidence.device)
+    everything = _log_probability(evidence)
+    while len(kept) > max(num_kept, 1):
+        now = _log_probability(evidence[:, kept])
+        left = [torch.cat([kept[:i], kept[i + 1 :]]) for i in range(len(kept))]
+        without = torch.stack([_log_probability(evidence[:, others]) for others in left])
+        least = int(without.sum(1).argmax())
+        share = torch.softmax(evidence[:, kept] + fitted_log_weight(evidence[:, kept]), dim=1)[:, least].sum()
+        if float((now - without[least]).sum()) > most_missed * float(share):
+            break
+        kept = left[least]
+    return Selection(kept, everything - _log_probability(evidence[:, kept]))
+
+
+def _log_probability(log_evidence: Float[Tensor, "n k"]) -> Float[Tensor, "n"]:
+    return torch.logsumexp(log_evidence + fitted_log_weight(log_evidence), dim=1)

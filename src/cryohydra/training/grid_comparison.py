@@ -1,0 +1,117 @@
+"""Images beside every map, rotation and shift of the grid that fits a band: what ab initio learns from."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from cryohydra._typing import Float, Int, Tensor
+from cryohydra.fourier.band import Band
+from cryohydra.fourier.hartley import shift_hartley
+from cryohydra.fourier.lattice import GridSlicer, Lattice, correct_interpolation
+from cryohydra.geometry.so3_grid import all_rotations, angular_step, child_indices
+from cryohydra.inference.grid_posterior import Compared, ExhaustivePosterior, GridPosterior, PrunedPosterior
+from cryohydra.inference.images import WeightedImages
+from cryohydra.inference.shift_prior import ShiftPrior
+from cryohydra.inference.slices import GridSlicers
+from cryohydra.training.annealing import TOLERATED, level_for_radius, shift_step
+
+_LAST_EXHAUSTIVE_LEVEL = 1
+"""Finer grids are compared only in the heaviest cells of the next coarser one."""
+_MOST_PARENTS = 256
+"""Such cells, for each image, at most."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A batch beside everything."""
+
+    found: GridPosterior
+    slices: Float[Tensor, "k q p"]
+    slicer: GridSlicer
+    shifts: Float[Tensor, "s 2"]
+    log_weight: Float[Tensor, "k"]
+    """Under which the batch is shared between the maps."""
+
+    @property
+    def log_evidence(self) -> Float[Tensor, "b k"]:
+        """Over that of noise alone."""
+        return self.found.log_evidence - math.log(len(self.slicer.rotations))
+
+
+class GridComparer:
+    """Compares images with maps on a lattice."""
+
+    def __init__(self, lattice: Lattice):
+        self.lattice = lattice
+        self._slicers = GridSlicers()
+
+    def compare(
+        self,
+        maps: Float[Tensor, "k n n n"],
+        images: WeightedImages,
+        band: Band,
+        shift_prior: ShiftPrior,
+        balance: float,
+    ) -> Comparison:
+        """Compare with all poses of the grid that fits the band, or with the heaviest if there are many.
+
+        Args:
+            images: In the band.
+            balance: How much maps are pulled towards equal shares, from 0 to 1.
+        """
+        maps = correct_interpolation(self.lattice, maps)
+        level = level_for_radius(band.radius)
+        slicer, shifts = self._grid(band, level, shift_prior)
+        compared = _lay_out(images, slicer, shifts, maps, shift_prior)
+        if level <= _LAST_EXHAUSTIVE_LEVEL:
+            found: GridPosterior = ExhaustivePosterior(compared)
+        else:
+            narrow = Band(band.box_size, min(band.radius, int(TOLERATED / angular_step(level - 1))), maps.device)
+            grid = self._grid(narrow, level - 1, shift_prior)
+            parents = ExhaustivePosterior(_lay_out(images.at(band.within(narrow.radius)), *grid, maps, shift_prior))
+            found = PrunedPosterior(compared, *_heaviest_children(parents, level, balance))
+        log_weight = balance * _balancing_weights(found.log_evidence)
+        return Comparison(found, compared.slices, slicer, shifts, log_weight)
+
+    def _grid(self, band: Band, level: int, shift_prior: ShiftPrior) -> tuple[GridSlicer, Float[Tensor, "s 2"]]:
+        """The rotations of a level and shifts as fine."""
+        device = band.frequencies.device
+        slicer = self._slicers.slicer(self.lattice, band, all_rotations(level, device))
+        return slicer, shift_prior.grid(shift_step(level, band.box_size)).to(device)
+
+
+def _lay_out(
+    images: WeightedImages,
+    slicer: GridSlicer,
+    shifts: Float[Tensor, "s 2"],
+    maps: Float[Tensor, "k n n n"],
+    shift_prior: ShiftPrior,
+) -> Compared:
+    """What is compared on a grid: every slice with the images at every shift."""
+    return Compared(
+        slices=slicer.cut(maps),
+        score=shift_hartley(images.score[:, 0, None], slicer.band.frequencies, -shifts[None]),
+        power=images.power[:, 0],
+        log_prior=shift_prior.log_probability(shifts),
+    )
+
+
+def _heaviest_children(
+    parents: ExhaustivePosterior, level: int, balance: float
+) -> tuple[Int[Tensor, "b c"], Int[Tensor, "b c"]]:
+    """Classes and rotations of a level that lie in the heaviest cells of the next coarser one."""
+    log_weight = balance * _balancing_weights(parents.log_evidence)
+    share = torch.softmax(parents.log_evidence + log_weight, dim=1)
+    class_index, rotation_index = parents.heaviest(share, _MOST_PARENTS)
+    children = child_indices(level - 1, rotation_index)
+    return class_index[:, :, None].expand_as(children).flatten(1), children.flatten(1)
+
+
+def _balancing_weights(evidence: Float[Tensor, "b k"], num_rounds: int = 10) -> Float[Tensor, "k"]:
+    """Log weights under which a batch is shared equally between the classes (Sinkhorn)."""
+    log_weight = evidence.new_zeros(evidence.shape[1])
+    for _ in range(num_rounds):
+        share = torch.softmax(evidence + log_weight, dim=1).mean(0)
+        log_weight = log_weight - (share * len(log_weight) + 1e-3).log()
+    return log_weight

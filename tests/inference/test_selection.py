@@ -1,0 +1,52 @@
+"""Which maps a mixture needs."""
+
+import pytest
+import torch
+
+from cryohydra.inference.selection import fitted_log_weight, without_the_least_missed
+
+SHARES = torch.tensor([0.5, 0.3, 0.2])
+NUM_IMAGES = 1000
+
+
+@pytest.fixture
+def labels(generator: torch.Generator) -> torch.Tensor:
+    return torch.multinomial(SHARES, NUM_IMAGES, replacement=True, generator=generator)
+
+
+def _evidence(labels: torch.Tensor, strength: float, generator: torch.Generator) -> torch.Tensor:
+    """Of three classes; an image's own class is likelier by a normal amount."""
+    own = torch.nn.functional.one_hot(labels, 3)
+    return strength * own + torch.randn(len(labels), 3, generator=generator)
+
+
+def test_shares_are_found_from_evidence(labels: torch.Tensor, generator: torch.Generator) -> None:
+    found = fitted_log_weight(_evidence(labels, 8.0, generator)).exp()
+    torch.testing.assert_close(found, labels.bincount().float() / NUM_IMAGES, atol=0.01, rtol=0)
+
+
+def test_of_a_class_that_is_there_twice_one_goes_first(labels: torch.Tensor, generator: torch.Generator) -> None:
+    evidence = _evidence(labels, 8.0, generator)
+    again = evidence[:, :1] + 0.3 * torch.randn(NUM_IMAGES, 1, generator=generator)
+    left = without_the_least_missed(torch.cat([evidence, again], dim=1), 3)
+    assert left.kept.tolist() in ([0, 1, 2], [1, 2, 3])
+    assert float(left.loss.mean()) < 0.5
+
+
+def test_images_miss_the_class_that_was_theirs(labels: torch.Tensor, generator: torch.Generator) -> None:
+    left = without_the_least_missed(_evidence(labels, 8.0, generator), 2)
+    assert left.kept.tolist() == [0, 1], "the smallest class is missed least"
+    assert float(left.loss[labels == 2].median()) > 4
+    assert float(left.loss[labels != 2].abs().median()) < 0.5
+
+
+def test_a_class_that_is_missed_much_stays(labels: torch.Tensor, generator: torch.Generator) -> None:
+    evidence = _evidence(labels, 20.0, generator)
+    again = evidence[:, :1] + 0.3 * torch.randn(NUM_IMAGES, 1, generator=generator)
+    left = without_the_least_missed(torch.cat([evidence, again], dim=1), 1, most_missed=10.0)
+    assert len(left.kept) == 3
+
+
+def test_a_map_that_some_images_cannot_have_made_is_no_trouble(generator: torch.Generator) -> None:
+    evidence = torch.tensor([[0.0, -torch.inf], [-torch.inf, 0.0], [3.0, 1.0]])
+    assert without_the_least_missed(evidence, 1).loss.isfinite().all()
