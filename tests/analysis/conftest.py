@@ -11,12 +11,18 @@ import torch
 import yaml
 from scipy.spatial.transform import Rotation
 
-from cryohydra.analysis import drawing
+from cryohydra.analysis import Run, drawing
+from cryohydra.data.particles import ParticleSet
+from cryohydra.data.sources import ArraySource
 from cryohydra.fields.base import FIELDS, Field, FieldConfig
+from cryohydra.fourier.band import Band, largest_radius
+from cryohydra.fourier.hartley import hartley_to_image, shift_hartley
+from cryohydra.fourier.lattice import slice_frequencies
 from cryohydra.io.latents import Latents, write_latents
 from cryohydra.io.run_folder import RunFolder
 from cryohydra.model.checkpoint import Checkpoint, save_checkpoint
 from cryohydra.model.mixture import build_mixture
+from cryohydra.physics.ctf import Optics, contrast_transfer
 
 BOX_SIZE = 24
 
@@ -62,9 +68,16 @@ def write_run(
     box_size: int = BOX_SIZE,
     epoch: int = 3,
     twins: bool = False,
+    shift: float = 0.0,
+    follows_view: bool = False,
     extra: dict[str, object] | None = None,
 ) -> RunFolder:
-    """A run folder with `counts[k]` particles in class k, in an order that mixes the classes."""
+    """A run folder with `counts[k]` particles in class k, in an order that mixes the classes.
+
+    Args:
+        shift: Standard deviation of the shifts, in pixels.
+        follows_view: Whether the first number of z tells the viewing direction.
+    """
     generator = np.random.default_rng(0)
     num_particles, num_classes = sum(counts), len(counts)
     labels = generator.permutation(np.repeat(np.arange(num_classes), counts))
@@ -72,11 +85,13 @@ def write_run(
     probability[np.arange(num_particles), labels] += 0.9
     rotation = Rotation.random(num_particles * num_tilts, rng=generator).as_matrix()
     conformation = generator.normal(size=(num_particles, z_dim)) * (2.0 / (1 + np.arange(z_dim)))
+    if follows_view:
+        conformation[:, 0] = 4 * rotation[::num_tilts, 2, 2]
     folder = RunFolder(path)
     folder.results.mkdir(parents=True)
     latents = Latents(
         rotation=rotation.reshape(num_particles, num_tilts, 3, 3),
-        shift_px=np.zeros((num_particles, num_tilts, 2)),
+        shift_px=shift * generator.normal(size=(num_particles, num_tilts, 2)),
         class_probability=probability,
         conformation=conformation,
         conformation_std=np.zeros((num_particles, 0)),
@@ -113,6 +128,58 @@ def write_run(
     ]
     folder.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"images": 12')
     return folder
+
+
+def particles_of(folder: RunFolder, epoch: int = 3) -> ParticleSet:
+    """What such a run was trained on: images as it predicts them, in a little noise, each with its own defocus."""
+    run = Run.open(folder.path, epoch)
+    latents, box_size = run.latents, run.mixture.box_size
+    generator = torch.Generator().manual_seed(2)
+    num_particles, num_tilts = latents.rotation.shape[:2]
+    ones = torch.ones(num_particles, num_tilts)
+    defocus = (8000 + 9000 * torch.rand(num_particles, 1, generator=generator)).expand_as(ones)
+    optics = Optics(
+        pixel_size_angstrom=3.5 * ones, defocus_u_angstrom=defocus, defocus_v_angstrom=defocus, defocus_angle=0 * ones,
+        voltage_kv=300 * ones, spherical_aberration_angstrom=2.7e7 * ones, amplitude_contrast=0.1 * ones,
+        phase_shift=0 * ones, scale=ones, dose_electrons_per_square_angstrom=0 * ones,
+        group=torch.zeros_like(ones).long(),
+    )  # fmt: skip
+    band = Band(box_size, largest_radius(box_size))
+    z = torch.from_numpy(latents.conformation).float()
+    images = torch.empty(num_particles, num_tilts, box_size, box_size)
+    transfer = contrast_transfer(optics, band.frequencies)
+    with torch.no_grad():
+        for row, label in enumerate(latents.best_class):
+            rotation = torch.from_numpy(latents.rotation[row]).float()
+            cut = run.mixture.field(int(label))(slice_frequencies(band, rotation), z[row].expand(num_tilts, -1))
+            shift = torch.from_numpy(latents.shift_px[row]).float()
+            images[row] = hartley_to_image(band.scatter(shift_hartley(transfer[row] * cut, band.frequencies, shift)))
+    images += 0.05 * images.std() * torch.randn(images.shape, generator=generator)
+    return ParticleSet(
+        source=ArraySource(images, optics, 3.5),
+        poses=None,
+        has_shifts=False,
+        labels=torch.from_numpy(latents.particle_index % 3),
+        index=torch.from_numpy(latents.particle_index),
+        notes=(),
+    )
+
+
+def write_proof(folder: RunFolder, resolutions: list[float], epoch: int = 3) -> None:
+    """Correlations of half maps of the first classes, as a measurement of them leaves them."""
+    proof = folder.results / f"proof_{epoch}_shared"
+    proof.mkdir()
+    frequency = np.arange(13) / (24 * 3.5)
+    for class_index, resolution in enumerate(resolutions):
+        record = {
+            "class": class_index,
+            "halves": "shared poses, not gold standard",
+            "resolution_angstrom": {"corrected": {"0.143": resolution, "0.5": 2 * resolution}},
+        }
+        (proof / f"class_{class_index}.json").write_text(json.dumps(record))
+        rows = [f"{f:.6f},{1 / (1 + (f * resolution) ** 8):.6f}" for f in frequency]
+        text = "\n".join(["frequency_per_angstrom,corrected", *rows])
+        (proof / f"class_{class_index}_fsc.csv").write_text(text + "\n")
 
 
 @pytest.fixture(autouse=True)

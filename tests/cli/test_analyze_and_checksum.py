@@ -103,3 +103,13 @@ def test_checksum_sees_particles_change_places(run: RunFolder) -> None:
     assert after.poses != before.poses
     assert after.conformations != before.conformations
     assert after.classes != before.classes
+
+
+def test_a_run_whose_particles_are_gone_is_analysed_without_them(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.train_configs_path.write_text(f"particles: {tmp_path}/gone.star\nn_classes: 2\nz_dim: 2\n")
+    assert main(["analyze", str(run.path), "--ksample", "2", "--n-per-pc", "2", "--pc", "1", "--skip-umap"]) == 0
+    said = "".join(capsys.readouterr())
+    assert "gone.star" in said and "examples of particles are left out" in said
+    assert (run.analysis_path(4) / "report.html").is_file()

@@ -1,6 +1,5 @@
 """`drgnai train` around the training: results are never lost, stops can be continued, notes are told."""
 
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,11 +45,11 @@ def analysed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Folders that were analysed."""
     seen: list[Path] = []
 
-    def analyze(path: Path, options: object, says: Callable[[str], None]) -> Path:
+    def analyze_run(path: Path, options: object, progress: object) -> Path:
         seen.append(path)
         return path / "report.html"
 
-    monkeypatch.setattr(verb, "analyze", analyze)
+    monkeypatch.setattr(verb, "analyze_run", analyze_run)
     return seen
 
 

@@ -5,31 +5,45 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from cryohydra.analysis.class_analysis import ClassAnalysis, ClassFindings, ShownFigure, show_figure
 from cryohydra.analysis.class_plots import (
     LearningCurve,
+    plot_fsc_curves,
     plot_learning,
     plot_likeness,
     plot_probabilities,
     plot_shares,
 )
 from cryohydra.analysis.classes import ClassSummary, Likeness, class_warnings, compare_maps, summarise_classes
+from cryohydra.analysis.confounders import find_following, tell_following, tell_independence
+from cryohydra.analysis.examples import Examples, show_examples
+from cryohydra.analysis.findings_in_words import tell_findings
+from cryohydra.analysis.fsc_curves import FscCurve, read_fsc_curves
 from cryohydra.analysis.latent import has_umap
 from cryohydra.analysis.notebook import write_notebook
 from cryohydra.analysis.options import AnalyzeOptions
+from cryohydra.analysis.palette import Theme
+from cryohydra.analysis.particle_columns import gather_columns
 from cryohydra.analysis.report import ReportContent, write_report
-from cryohydra.analysis.requests import check_requests
+from cryohydra.analysis.requests import Requests, check_requests
 from cryohydra.analysis.run import Run
+from cryohydra.analysis.structures import gather_structures
+from cryohydra.data.particles import ParticleSet
 
 
 def analyze(
-    run_path: Path, options: AnalyzeOptions | None = None, says: Callable[[str], None] = lambda sentence: None
+    run_path: Path,
+    options: AnalyzeOptions | None = None,
+    says: Callable[[str], None] = lambda sentence: None,
+    particles: ParticleSet | None = None,
 ) -> Path:
     """Analyse one epoch of a run and write the report.
 
     Args:
         says: Is told, in sentences, what is going on and what deserves attention.
+        particles: What the run was trained on; without it defocus, labels and examples of images are left out.
 
     Returns:
         The report, an HTML page that needs no other file.
@@ -42,7 +56,8 @@ def analyze(
     requests = check_requests(run, options)
     folder = run.folder.analysis_path(run.epoch)
     folder.mkdir(parents=True, exist_ok=True)
-    notes = _general_notes(run, options)
+    particles, missing = _particles_of_run(run, particles)
+    notes = _general_notes(run, options) + missing
     for note in notes:
         says(note)
     findings = []
@@ -54,15 +69,24 @@ def analyze(
         write_notebook(run, class_index)
     summary = summarise_classes(run.latents.class_probability)
     likeness = _likeness(run, findings, says)
-    warnings = class_warnings(summary, likeness)
+    following = find_following(run, findings, particles)
+    warnings = class_warnings(summary, likeness) + tell_following(following)
     for warning in warnings:
         says(warning)
+    curves = read_fsc_curves(run.folder, run.epoch)
+    coordinates = {found.class_index: found.coordinates for found in findings}
     content = ReportContent(
         run=run,
         summary=summary,
+        sentences=(*tell_findings(run, summary, likeness), tell_independence(following)),
         warnings=warnings,
         notes=notes,
+        structures=gather_structures(run, findings, options.invert, says),
+        columns=gather_columns(run, coordinates, particles, requests.seed),
+        fsc=curves,
+        fsc_figures=_draw_fsc(curves, run, folder),
         overview=_draw_overview(run, summary, likeness, folder),
+        examples=_show_examples(run, requests, particles),
         findings=tuple(findings),
         is_inverted=options.invert,
     )
@@ -70,6 +94,43 @@ def analyze(
     says("Writing the report.")
     write_report(content, report)
     return report
+
+
+def _particles_of_run(run: Run, particles: ParticleSet | None) -> tuple[ParticleSet | None, tuple[str, ...]]:
+    """The particles if they are those that the run was trained on, and what to say if they are not."""
+    without = "so defocus, labels and examples of particles are left out."
+    if particles is None:
+        return None, (f"The particle file could not be opened, {without}",)
+    known = run.latents.particle_index
+    if particles.source.box_size == run.mixture.box_size and np.array_equal(particles.index.numpy(), known):
+        return particles, ()
+    return None, (
+        f"The particle file holds {len(particles.source):,} particles of {particles.source.box_size} px now, and not "
+        f"the {len(known):,} of {run.mixture.box_size} px that the run was trained on, {without}",
+    )
+
+
+def _show_examples(run: Run, requests: Requests, particles: ParticleSet | None) -> dict[int, Examples]:
+    """Of each class that has particles, once its field has learned something."""
+    if particles is None or not run.has_fitted_fields:
+        return {}
+    filled = [index for index in requests.classes if len(run.members(index))]
+    return {index: show_examples(run, particles.source, index, requests.seed) for index in filled}
+
+
+def _draw_fsc(curves: Sequence[FscCurve], run: Run, folder: Path) -> tuple[ShownFigure, ...]:
+    """One figure for each way in which halves were made."""
+    figures: list[ShownFigure] = []
+    for halves in dict.fromkeys(curve.halves for curve in curves):
+        some = [curve for curve in curves if curve.halves == halves]
+        path = folder / f"fsc_{len(figures)}.png"
+        caption = f"Half maps of each class ({halves}), masked and corrected for the mask. The line is at 0.143."
+
+        def draw(theme: Theme, some: Sequence[FscCurve] = some) -> Figure:
+            return plot_fsc_curves(some, run.num_classes, theme)
+
+        figures.append(show_figure(path, draw, caption))
+    return tuple(figures)
 
 
 def learning_curves(metrics: Sequence[dict[str, Any]]) -> list[LearningCurve]:

@@ -27,6 +27,7 @@ from cryohydra.analysis.latent_plots import (
 from cryohydra.analysis.maps import SHOWN_BOX_SIZE, shrink_map
 from cryohydra.analysis.options import AnalyzeOptions
 from cryohydra.analysis.palette import DARK, LIGHT, Theme
+from cryohydra.analysis.particle_columns import Column
 from cryohydra.analysis.pictures import DensityPictures, picture_density, picture_each, picture_motion, picture_series
 from cryohydra.analysis.requests import Requests
 from cryohydra.analysis.run import Run
@@ -37,6 +38,8 @@ from cryohydra.io.pickles import write_pickle
 DrawFigure = Callable[[Theme], Figure]
 _UMAP_NAMES = PlaneNames("UMAP 1", "UMAP 2")
 _FEWEST_FOR_UMAP = 5
+_MOST_AXES = 4
+"""Principal components among the coordinates."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,16 @@ class Film:
     """Volumes of a series as pictures to page through."""
 
     caption: str
+    folder: Path
+    """Of the volumes."""
     frames: list[bytes]
     spread: bytes
     """Where the frames differ."""
+
+    @property
+    def count(self) -> int:
+        """Number of volumes."""
+        return len(self.frames)
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,10 @@ class ClassFindings:
     density: Float[Tensor, "n n n"]
     """Shrunk; at the conformation of the particle nearest to the mean."""
     pictures: DensityPictures
+    coordinates: tuple[Column, ...]
+    """Conformations of its particles, in axes of its own."""
+    orientations: ShownFigure | None
+    """None if it has no particles."""
     films: tuple[Film, ...]
     tiles: tuple[Tile, ...]
     figures: tuple[ShownFigure, ...]
@@ -98,6 +112,7 @@ class ClassAnalysis:
         self.folder = run.folder.class_analysis_path(run.epoch, class_index)
         self.volumes = VolumeWriter(run, class_index, options.invert, says)
         self.says = says
+        self._coordinates: list[Column] = []
         self._films: list[Film] = []
         self._tiles: list[Tile] = []
         self._figures: list[ShownFigure] = []
@@ -120,12 +135,13 @@ class ClassAnalysis:
             self._study_space()
         for series in self.requests.of_class(self.class_index):
             self.volumes.write(self.folder / series.folder_name, series.conformations)
-        self._study_orientations()
         return ClassFindings(
             class_index=self.class_index,
             num_particles=len(self.members),
             density=density,
             pictures=picture_density(density),
+            coordinates=tuple(self._coordinates),
+            orientations=self._study_orientations(),
             films=tuple(self._films),
             tiles=tuple(self._tiles),
             figures=tuple(self._figures),
@@ -143,13 +159,17 @@ class ClassAnalysis:
             "How the conformations z spread; ticks mark the volumes above.",
         )
         densities = self.volumes.write(self.folder, points)
-        self._add_film("Volumes at the 5th to 95th percentile of z", densities)
+        self._coordinates.append(Column("Conformation z", z))
+        self._add_film("Volumes at the 5th to 95th percentile of z", self.folder, densities)
         self._study_clusters({})
 
     def _study_space(self) -> None:
         """A conformation of two numbers or more."""
         components = latent.fit_principal_components(self.conformation)
         projected = components.project(self.conformation)
+        self._coordinates += [
+            Column(f"Conformation PC{number + 1}", along) for number, along in enumerate(projected[:, :_MOST_AXES].T)
+        ]
         plane, names = projected[:, :2], PlaneNames(components.axis_name(0), components.axis_name(1))
         self._save("z_pca.png", lambda theme: plot_cloud(plane, names, theme))
         self._save("z_pca_marginals.png", lambda theme: plot_marginals(plane, names, theme))
@@ -159,6 +179,7 @@ class ClassAnalysis:
         embedded = self._embed()
         if embedded is not None:
             planes["umap"] = (embedded, _UMAP_NAMES)
+            self._coordinates += [Column("UMAP 1", embedded[:, 0]), Column("UMAP 2", embedded[:, 1])]
         self._study_clusters(planes)
         self._traverse(components, projected, embedded)
 
@@ -231,7 +252,8 @@ class ClassAnalysis:
             points = latent.traverse_component(components, self.conformation, component, num_points)
             stem = f"pc{component + 1}_{num_points}"
             densities = self.volumes.write(self.folder / stem, points)
-            self._add_film(f"Along principal component {component + 1}, 5th to 95th percentile", densities)
+            caption = f"Along principal component {component + 1}, 5th to 95th percentile"
+            self._add_film(caption, self.folder / stem, densities)
             # Beside the traversed component: the first other one.
             other = 1 if component == 0 else 0
             shown = [min(component, other), max(component, other)]
@@ -275,12 +297,12 @@ class ClassAnalysis:
             f"{stem}/umap_traversal_connected.png", lambda theme: plot_traversal(embedded, path, _UMAP_NAMES, theme)
         )
 
-    def _study_orientations(self) -> None:
+    def _study_orientations(self) -> ShownFigure | None:
         if not len(self.members):
-            return
+            return None
         rotation = self.run.latents.rotation[self.members].reshape(-1, 3, 3)
-        caption = "Where on the sphere the particles are seen from; 1 is an even spread."
-        self._save("orientations.png", lambda theme: plot_orientations(rotation, theme), caption)
+        caption = "Where on the sphere the particles are seen from; 1 is an even spread"
+        return show_figure(self.folder / "orientations.png", lambda theme: plot_orientations(rotation, theme), caption)
 
     def _save(self, name: str, draw: DrawFigure, caption: str = "") -> None:
         """Write a figure into the class's folder; with a caption it is shown in the report too."""
@@ -289,8 +311,8 @@ class ClassAnalysis:
         else:
             save_figure(draw(LIGHT), self.folder / name)
 
-    def _add_film(self, caption: str, densities: list[Tensor]) -> None:
-        self._films.append(Film(caption, picture_series(densities), picture_motion(densities)))
+    def _add_film(self, caption: str, folder: Path, densities: list[Tensor]) -> None:
+        self._films.append(Film(caption, folder, picture_series(densities), picture_motion(densities)))
 
     def _note(self, sentence: str) -> None:
         self._notes.append(sentence)

@@ -17,6 +17,7 @@ from cryohydra.analysis.drawing import (
     style_axes,
     style_colour_bar,
 )
+from cryohydra.analysis.fsc_curves import FscCurve
 from cryohydra.analysis.latent_plots import num_bins
 from cryohydra.analysis.palette import DENSITY_MAP, LIGHT, Theme, class_colours
 
@@ -79,7 +80,7 @@ def plot_orientations(rotation: Float[np.ndarray, "n 3 3"], theme: Theme = LIGHT
 
     Single directions are drawn as dots while they are few.
     """
-    figure = new_figure(theme, 2.5)
+    figure = new_figure(theme, 1.9, 3.6)
     axes = figure.add_subplot(projection="mollweide")
     axes.set_facecolor(theme.paper)
     direction = rotation[:, 2, :].astype(np.float64)
@@ -128,6 +129,24 @@ def sphere_density(
     fine_longitude = ((np.arange(2 * fine) + 0.5) / fine - 1) * np.pi
     x, y = np.meshgrid(fine_longitude, fine_latitude)
     return density[cell_of(x, y)]
+
+
+def plot_fsc_curves(curves: Sequence[FscCurve], num_classes: int, theme: Theme = LIGHT) -> Figure:
+    """The half maps' correlation of each class against spatial frequency, and the line at 0.143."""
+    axes = new_axes(theme, x="resolution (Å)", y="Fourier shell correlation")
+    colours = class_colours(num_classes)
+    for curve in curves:
+        axes.plot(
+            curve.frequency_per_angstrom, curve.correlation, color=colours[curve.class_index], linewidth=1.8,
+            label=f"class {curve.class_index}: {curve.resolution_angstrom:.1f} Å",
+        )  # fmt: skip
+    axes.axhline(0.143, color=theme.ink, linewidth=0.8, linestyle="--")
+    axes.set_xlim(left=0)
+    axes.set_ylim(-0.1, 1.03)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{1 / value:.3g}" if value > 0 else "∞"))
+    if len(curves) <= 12:
+        axes.legend(frameon=False, fontsize=8, labelcolor=theme.ink)
+    return figure_of(axes)
 
 
 def plot_likeness(correlation: Float[np.ndarray, "k k"], theme: Theme = LIGHT, title: str = "") -> Figure:

@@ -1,4 +1,4 @@
-"""Densities made smaller, cut and projected, to be looked at."""
+"""Densities resized, cut and projected, to be looked at."""
 
 import torch
 
@@ -25,6 +25,26 @@ def shrink_map(density: Float[Tensor, "d d d"], box_size: int) -> Float[Tensor, 
     # The edge at -n/2 has no partner at +n/2 and would mix directions.
     hartley[0], hartley[:, 0], hartley[:, :, 0] = 0, 0, 0
     return hartley_to_volume(hartley) * (box_size / full) ** 2
+
+
+def enlarge_map(density: Float[Tensor, "d d d"], box_size: int) -> Float[Tensor, "n n n"]:
+    """The same density in a box of more, smaller pixels, between which the old ones are interpolated.
+
+    Unchanged if it is large already.
+
+    Args:
+        box_size: Even.
+    """
+    small = density.shape[-1]
+    if small >= box_size:
+        return density
+    first = box_size // 2 - small // 2
+    kept = slice(first, first + small)
+    inner = volume_to_hartley(density)
+    inner[0], inner[:, 0], inner[:, :, 0] = 0, 0, 0  # as in `shrink_map`
+    hartley = density.new_zeros(box_size, box_size, box_size)
+    hartley[kept, kept, kept] = inner
+    return hartley_to_volume(hartley) * (box_size / small) ** 2
 
 
 def central_slices(density: Float[Tensor, "d d d"]) -> Float[Tensor, "3 d d"]:

@@ -49,6 +49,16 @@ def picture_motion(densities: Sequence[Float[Tensor, "d d d"]]) -> bytes:
     return _to_png(_join(spread), 0.0, float(spread.max()), "inferno")
 
 
+def picture_rows(rows: Sequence[Float[Tensor, "m d d"]]) -> bytes:
+    """Draw rows of images under each other, each image on its own scale of grey around its median."""
+    shown = []
+    for images in rows:
+        flat = images.flatten(1) - images.flatten(1).median(dim=1, keepdim=True).values
+        reach = torch.quantile(flat.abs(), 0.997, dim=1, keepdim=True).clamp(min=1e-12)
+        shown.append(_join((flat / reach).reshape(images.shape)))
+    return _to_png(np.concatenate(shown[::-1]), -1.0, 1.0, "gray")
+
+
 def _side_by_side_png(pictures: list[Tensor]) -> list[bytes]:
     joined = [_join(tiles) for tiles in pictures]
     low, high = np.percentile(np.stack(joined), [1, 99.8])

@@ -1,22 +1,28 @@
 """The report: one HTML page that needs no other file and no network."""
 
-import base64
 import importlib.metadata
-import importlib.resources
+import os
 from collections.abc import Iterable
-from dataclasses import dataclass
-from html import escape
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cryohydra.analysis.class_analysis import ClassFindings, Film, ShownFigure
 from cryohydra.analysis.classes import ClassSummary
+from cryohydra.analysis.examples import Examples
+from cryohydra.analysis.fsc_curves import FscCurve
+from cryohydra.analysis.markup import Markup, fill, join, json_in_page, png_address, web_asset
 from cryohydra.analysis.palette import class_colours
+from cryohydra.analysis.particle_columns import PackedColumns
 from cryohydra.analysis.run import Run
+from cryohydra.analysis.structures import Structures
 from cryohydra.io.atomic import write_atomically
 
 _MOST_OPEN_CLASSES = 4
+_MOST_BYTES = 23_000_000
+"""Of the page, but for what is small whatever the run."""
 
 
 @dataclass(frozen=True)
@@ -25,187 +31,300 @@ class ReportContent:
 
     run: Run
     summary: ClassSummary
+    sentences: tuple[str, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    structures: Structures
+    columns: PackedColumns
+    fsc: tuple[FscCurve, ...]
+    fsc_figures: tuple[ShownFigure, ...]
     overview: tuple[ShownFigure, ...]
+    examples: dict[int, Examples]
+    """By class."""
     findings: tuple[ClassFindings, ...]
     is_inverted: bool
 
+    @property
+    def colours(self) -> list[str]:
+        """Of the classes."""
+        return class_colours(self.run.num_classes)
+
+
+class _Room:
+    """What is left of the size of a page that can still be sent by mail."""
+
+    def __init__(self, num_bytes: int):
+        self.left = num_bytes
+
+    def fit(self, part: Markup, instead: Markup) -> Markup:
+        """A part if there is room for it, or what stands in its place."""
+        if len(part) > self.left:
+            return instead
+        return self.keep(part)
+
+    def keep(self, part: Markup) -> Markup:
+        """A part that is shown whatever room there is."""
+        self.left -= len(part)
+        return part
+
 
 def write_report(content: ReportContent, path: Path) -> None:
-    """Write the page."""
-    parts = [
-        _header(content),
-        _warnings(content),
-        _class_table(content),
-        _overview(content),
-        "<h2>Class by class</h2>" if len(content.findings) > 1 else "",
-        f'<div class="{"sections" if any(found.films for found in content.findings) else "sections small-ones"}">'
-        + "".join(_class_section(content, found) for found in content.findings)
-        + "</div>",
-        _files(content),
-        _settings(content),
-        f"<footer>Made by cryohydra {escape(_version())}, <code>drgnai analyze</code>.</footer>",
-    ]
-    name = escape(content.run.folder.path.resolve().name)
-    page = (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{name}, epoch {content.run.epoch}</title><style>{_resource('report.css')}</style></head>\n"
-        f"<body><main>\n{''.join(parts)}\n</main><script>{_resource('report.js')}</script></body></html>\n"
+    """Write the page, of 25 MB at most: details of the last of many classes stay in their folders."""
+    data = json_in_page(_data(content))
+    room = _Room(_MOST_BYTES - len(data))
+    parts = {
+        "Structures": room.keep(_structures(content, path)),
+        "Classes": _class_rows(content, room),
+        "Particles": _landscape(content),
+        "Resolution": _plots(content.fsc_figures),
+        "Examples": _examples(content, room),
+        "Training": _plots(content.overview),
+        "Motions": _class_sections(content, room),
+        "Reading this": _reading(content),
+        "Settings": _settings(content),
+    }
+    parts = {heading: html for heading, html in parts.items() if html}
+    keys = {heading: heading.lower().replace(" ", "-") for heading in parts}
+    name = content.run.folder.path.resolve().name
+    page = fill(
+        "page",
+        title=f"{name}, epoch {content.run.epoch}",
+        name=name,
+        epoch=content.run.epoch,
+        style=web_asset("report.css"),
+        script=join(web_asset(file) for file in ("surfaces.js", "scatter.js", "report.js")),
+        navigation=join(fill("link", id=keys[heading], heading=heading) for heading in parts),
+        facts=_facts(content),
+        summary=_summary(content),
+        sections=join(
+            fill("section", id=keys[heading], heading=heading, content=html) for heading, html in parts.items()
+        ),
+        version=_version(),
+        data=data,
     )
     with write_atomically(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page + "\n", encoding="utf-8")
 
 
-def _header(content: ReportContent) -> str:
+def _data(content: ReportContent) -> dict[str, Any]:
+    """What the scripts draw."""
+    shown = [
+        {
+            "index": structure.class_index,
+            "colour": structure.colour,
+            "series": [asdict(series) for series in structure.series],
+        }
+        for structure in content.structures.shown
+    ]
+    scale = asdict(content.structures.scale)
+    return {"structures": {"scale": scale, "classes": shown}, "particles": asdict(content.columns)}
+
+
+def _facts(content: ReportContent) -> Markup:
     run = content.run
     facts = [
         (f"{len(run.latents):,}", "particles"),
         (str(run.num_classes), "class" if run.num_classes == 1 else "classes"),
-        (str(run.z_dim) if run.z_dim else "rigid", "numbers per conformation" if run.z_dim else "classes"),
+        (
+            str(run.z_dim) if run.z_dim else "rigid",
+            ("classes", "conformation axis", "conformation axes")[min(run.z_dim, 2)],
+        ),
         (f"{run.mixture.box_size} px", "box"),
         (f"{run.pixel_size_angstrom:.3g} Å", "pixel"),
     ]
     if run.num_classes > 1:
         facts.insert(2, (f"{content.summary.effective_number:.1f}", "effective classes"))
-    cells = "".join(f"<div><b>{escape(value)}</b><span>{escape(label)}</span></div>" for value, label in facts)
-    return (
-        f"<h1>{escape(run.folder.path.resolve().name)}</h1>"
-        f'<p class="quiet">Reconstruction after epoch {run.epoch}</p><div class="facts">{cells}</div>'
-    )
+    return join(fill("fact", value=value, label=label) for value, label in facts)
 
 
-def _warnings(content: ReportContent) -> str:
-    warnings = "".join(f"<li>{escape(sentence)}</li>" for sentence in content.warnings)
-    notes = "".join(f'<p class="notes">{escape(note)}</p>' for note in content.notes)
-    return (f'<section class="warnings"><ul>{warnings}</ul></section>' if warnings else "") + notes
+def _summary(content: ReportContent) -> Markup:
+    parts = [fill("paragraph", kind="lead", text=" ".join(content.sentences))]
+    if content.warnings:
+        parts.append(fill("warnings", items=join(fill("item", text=sentence) for sentence in content.warnings)))
+    return join([*parts, *(fill("paragraph", kind="notes", text=note) for note in content.notes)])
 
 
-def _class_table(content: ReportContent) -> str:
-    rows = "".join(_class_row(content, found) for found in content.findings)
-    return f'<h2>{"Structure" if content.run.num_classes == 1 else "Classes"}</h2><div class="classes">{rows}</div>'
-
-
-def _class_row(content: ReportContent, found: ClassFindings) -> str:
-    summary, index = content.summary, found.class_index
-    colour = class_colours(content.run.num_classes)[index]
-    share, certainty = float(summary.share[index]), float(summary.certainty[index])
-    size = f'<span class="number">{found.num_particles:,}</span> <span class="quiet">particles</span>'
-    if content.run.num_classes > 1:
-        sure = "" if np.isnan(certainty) else f", mean certainty {certainty:.2f}"
-        size += (
-            f'<div class="bar"><i style="width:{100 * share:.1f}%;background:{colour}"></i></div>'
-            f'<span class="small quiet">{100 * share:.1f} % by probability{sure}</span>'
+def _structures(content: ReportContent, path: Path) -> Markup:
+    panels = join(
+        fill(
+            "structure",
+            index=structure.class_index,
+            colour=structure.colour,
+            poster=png_address(structure.picture),
+            note=f"{100 * content.summary.share[structure.class_index]:.1f} % · {found.num_particles:,} particles",
         )
-    return (
-        f'<article class="card class-row"><div class="head"><span class="swatch" style="background:{colour}"></span>'
-        f'<a class="name" href="#class-{index}">Class {index}</a></div>'
-        f"<figure>{_image(found.pictures.slices_png, f'Central slices of class {index}')}"
-        "<figcaption>Central slices across z, y, x</figcaption></figure>"
-        f"<figure>{_image(found.pictures.projections_png, f'Projections of class {index}')}"
-        f'<figcaption>Projections along z, y, x</figcaption></figure><div class="size">{size}</div></article>'
+        for structure, found in zip(content.structures.shown, content.findings, strict=True)
     )
+    scripts = [path.parent / "classes.cxc", *(film.folder / "motion.cxc" for film in _films(content))]
+    names = [os.path.relpath(script, path.parent) for script in scripts if script.exists()]
+    listed = ", ".join(names[:3]) + (" and so on" if len(names) > 3 else "")
+    chimerax = f"Beside this page for ChimeraX, from the same side and at the same level: {listed}." if names else ""
+    return fill("structures", panels=panels, level=f"{content.structures.scale.level:.3g}", chimerax=chimerax)
 
 
-def _overview(content: ReportContent) -> str:
-    return f"<h2>Overview</h2>{_plots(content.overview)}" if content.overview else ""
+def _class_rows(content: ReportContent, room: _Room) -> Markup:
+    return fill("classes", rows=join(_class_row(content, found, room) for found in content.findings))
 
 
-def _class_section(content: ReportContent, found: ClassFindings) -> str:
+def _class_row(content: ReportContent, found: ClassFindings, room: _Room) -> Markup:
     index = found.class_index
-    colour = class_colours(content.run.num_classes)[index]
-    is_open = " open" if len(content.findings) <= _MOST_OPEN_CLASSES else ""
-    notes = "".join(f'<p class="quiet">{escape(note)}</p>' for note in found.notes)
-    films = "".join(_film(film) for film in found.films)
-    tiles = "".join(
-        f'<figure class="tile">{_image(tile.picture, tile.caption)}<figcaption>{escape(tile.caption)}</figcaption>'
-        "</figure>"
-        for tile in found.tiles
+    orientation = Markup("")
+    if found.orientations is not None:
+        picture = join([_picture(found.orientations), fill("caption", text="Where particles are seen from")])
+        orientation = room.fit(picture, fill("caption", text=f"Orientations: class_{index}/orientations.png"))
+    return fill(
+        "class_row",
+        index=index,
+        colour=content.colours[index],
+        slices=room.keep(png_address(found.pictures.slices_png)),
+        projections=room.keep(png_address(found.pictures.projections_png)),
+        orientation=orientation,
+        size=_size(content, found),
     )
-    return (
-        f'<details class="class" id="class-{index}"{is_open}><summary><span class="swatch" '
-        f'style="background:{colour}"></span>Class {index}, {found.num_particles:,} particles</summary>{notes}'
-        + (f'<div class="films">{films}</div>' if films else "")
-        + _plots(found.figures)
-        + (
-            '<div class="card"><h3 style="margin-top:0">Conformations at k-means centres, with the number of '
-            f'particles of each</h3><div class="tiles">{tiles}</div></div>'
-            if tiles
-            else ""
+
+
+def _size(content: ReportContent, found: ClassFindings) -> Markup:
+    summary, index = content.summary, found.class_index
+    certainty = float(summary.certainty[index])
+    known = [curve for curve in content.fsc if curve.class_index == index]
+    said = "; ".join(f"{curve.resolution_angstrom:.1f} Å ({curve.halves})" for curve in known)
+    return fill(
+        "size",
+        count=f"{found.num_particles:,}",
+        percent=f"{100 * summary.share[index]:.1f}",
+        certainty="" if np.isnan(certainty) or content.run.num_classes == 1 else f", mean certainty {certainty:.2f}",
+        resolution=fill("paragraph", kind="small", text=f"Resolution {said}") if said else Markup(""),
+    )
+
+
+def _landscape(content: ReportContent) -> Markup:
+    columns = content.columns
+    note = "Every dot is a particle; point at one to read its numbers."
+    if columns.count < columns.total:
+        note = f"{columns.count:,} of {columns.total:,} particles, picked at random. {note}"
+    if content.run.z_dim:
+        note += " Conformations are in each class's own axes: compare them within a class."
+    return fill("landscape", note=note)
+
+
+def _examples(content: ReportContent, room: _Room) -> Markup:
+    if not content.examples:
+        return Markup("")
+    rows = join(
+        room.fit(
+            fill(
+                "examples",
+                index=index,
+                colour=content.colours[index],
+                particles=", ".join(str(particle) for particle in shown.particles),
+                picture=png_address(shown.picture),
+            ),
+            Markup(""),
         )
-        + "</details>"
+        for index, shown in content.examples.items()
+    )
+    finest = next(iter(content.examples.values())).smooth_angstrom
+    return fill("all_examples", rows=rows, finest=f"{finest:.0f}")
+
+
+def _class_sections(content: ReportContent, room: _Room) -> Markup:
+    sections = join(
+        room.fit(
+            _class_section(content, found),
+            fill(
+                "paragraph",
+                kind="quiet",
+                text=f"Class {found.class_index}: its films and figures, for which this page has no room, are in "
+                f"class_{found.class_index}/ beside it.",
+            ),
+        )
+        for found in content.findings
+    )
+    return fill("class_sections", sections=sections) if sections else sections
+
+
+def _class_section(content: ReportContent, found: ClassFindings) -> Markup:
+    """What a class has to show beyond its row in the table; nothing if it is rigid and unremarkable."""
+    parts = [fill("paragraph", kind="quiet", text=note) for note in found.notes]
+    shown = [_film(film) for film in found.films] + [_figure(figure) for figure in found.figures]
+    if shown:
+        parts.append(fill("plots", plots=join(shown)))
+    if found.tiles:
+        tiles = join(fill("tile", picture=png_address(tile.picture), caption=tile.caption) for tile in found.tiles)
+        parts.append(fill("tiles", tiles=tiles))
+    if not parts:
+        return Markup("")
+    return fill(
+        "class_section",
+        index=found.class_index,
+        colour=content.colours[found.class_index],
+        count=f"{found.num_particles:,}",
+        open=Markup(" open" if len(content.findings) <= _MOST_OPEN_CLASSES else ""),
+        content=join(parts),
     )
 
 
-def _film(film: Film) -> str:
-    frames = "".join(_image(frame, f"{film.caption}, volume {number}") for number, frame in enumerate(film.frames))
-    return (
-        f'<figure class="film card"><h3 style="margin-top:0">{escape(film.caption)}</h3><div class="frames">{frames}'
-        '</div><div class="controls"><button type="button">Play</button><input type="range" min="0" '
-        f'max="{len(film.frames) - 1}" value="0" aria-label="{escape(film.caption)}"></div>'
-        f"{_image(film.spread, 'Where the volumes differ')}"
-        '<figcaption class="small quiet">Above: projections along z, y, x. Below: where they differ (standard '
-        "deviation; brighter is more).</figcaption></figure>"
+def _films(content: ReportContent) -> list[Film]:
+    return [film for found in content.findings for film in found.films]
+
+
+def _film(film: Film) -> Markup:
+    frames = join(
+        fill("frame", picture=png_address(frame), caption=f"{film.caption}, volume {number}")
+        for number, frame in enumerate(film.frames)
     )
+    return fill("film", caption=film.caption, frames=frames, last=film.count - 1, spread=png_address(film.spread))
 
 
-def _plots(figures: Iterable[ShownFigure]) -> str:
-    return f'<div class="plots">{"".join(_plot(figure) for figure in figures)}</div>'
+def _plots(figures: Iterable[ShownFigure]) -> Markup:
+    plots = join(_figure(figure) for figure in figures)
+    return fill("plots", plots=plots) if plots else plots
 
 
-def _plot(figure: ShownFigure) -> str:
+def _figure(figure: ShownFigure) -> Markup:
+    return fill("figure", picture=_picture(figure), caption=figure.caption)
+
+
+def _picture(figure: ShownFigure) -> Markup:
     """A figure in the reader's theme."""
-    light, dark = _data_address(figure.light_png), _data_address(figure.dark_png)
-    caption = escape(figure.caption)
-    return (
-        f'<figure><picture><source srcset="{dark}" media="(prefers-color-scheme: dark)">'
-        f'<img src="{light}" alt="{caption}"></picture><figcaption>{caption}</figcaption></figure>'
-    )
+    light, dark = png_address(figure.light_png), png_address(figure.dark_png)
+    return fill("picture", light=light, dark=dark, caption=figure.caption)
 
 
-def _files(content: ReportContent) -> str:
+def _reading(content: ReportContent) -> Markup:
     sign = "negative (--invert was given)" if content.is_inverted else "positive"
-    rows = [
-        ("Classes", "Counted from 0 here and on the command line; from 1 in STAR files (rlnClassNumber)."),
-        (
-            "Particle numbers",
+    rows = {
+        "Classes": "Counted from 0 here and on the command line; from 1 in STAR files (rlnClassNumber).",
+        "Particle numbers": (
             "--sample-z-idx, --trajectory-1d, --direct-traversal-txt and centers_ind.txt name particles by their place "
-            "in the particle file, counted from 0, before any selection by ind.",
+            "in the particle file, counted from 0, before any selection by ind."
         ),
-        (
-            "Arrays",
+        "Arrays": (
             "labels.pkl and umap.pkl of a class have a row for every particle of the run, in the order of latents.npz; "
-            "particles of other classes hold -1 and nan.",
+            "particles of other classes hold -1 and nan."
         ),
-        ("Density", f"In the volumes written, density is {sign}. Pictures here always show it bright."),
-        ("Hand", "Images do not determine it: a map and its mirror image, with poses to match, fit equally well."),
-    ]
-    cells = "".join(f"<tr><td>{escape(name)}</td><td>{escape(text)}</td></tr>" for name, text in rows)
-    return f'<h2>Reading this</h2><div class="card"><table>{cells}</table></div>'
+        "Density": f"In the volumes written, density is {sign}. Pictures here always show it bright.",
+        "Hand": "Images do not determine it: a map and its mirror image, with poses to match, fit equally well.",
+        "Surfaces": (
+            f"Drawn from maps of {content.structures.scale.size} voxels of "
+            f"{content.structures.scale.voxel_angstrom:.3g} Å to a side around the particles; the .mrc files hold all."
+        ),
+    }
+    return fill("table", rows=_rows(rows))
 
 
-def _settings(content: ReportContent) -> str:
-    if not content.run.settings:
-        return ""
-    rows = "".join(
-        f"<tr><td>{escape(str(key))}</td><td>{escape(str(value))}</td></tr>"
-        for key, value in content.run.settings.items()
-    )
-    summary = "<summary>All settings of the run</summary>"
-    return f'<h2>Settings</h2><details class="card">{summary}<table>{rows}</table></details>'
+def _settings(content: ReportContent) -> Markup:
+    settings = dict(content.run.settings)
+    versions = settings.pop("versions", None)
+    recorded = {str(name): str(version) for name, version in versions.items()} if isinstance(versions, dict) else {}
+    if not settings:
+        return Markup("")
+    rows = _rows({key: str(value) for key, value in settings.items()})
+    return fill("settings", settings=rows, versions=_rows({**recorded, "This page by cryohydra": _version()}))
 
 
-def _image(png: bytes, description: str) -> str:
-    return f'<img src="{_data_address(png)}" alt="{escape(description)}">'
-
-
-def _data_address(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
-def _resource(name: str) -> str:
-    return importlib.resources.files("cryohydra.analysis").joinpath(name).read_text(encoding="utf-8")
+def _rows(texts: dict[str, str]) -> Markup:
+    return join(fill("table_row", name=name, value=text) for name, text in texts.items())
 
 
 def _version() -> str:

@@ -8,11 +8,16 @@ from cryohydra.analysis.analyze import analyze
 from cryohydra.analysis.options import AnalyzeOptions
 from cryohydra.cli.arguments import add_outdir, subparser
 from cryohydra.cli.progress import Progress
+from cryohydra.config.inputs import reopen_input
+from cryohydra.errors import UserError
+from cryohydra.io.run_folder import RunFolder
 
 DESCRIPTION = """\
 Write OUT/out/analysis_E/report.html and, for each class, OUT/out/analysis_E/class_k/ with volumes,
-plots of the conformations, class probabilities and orientations, and a notebook. Classes are counted
-from 0, particles by their row in the particle file.
+plots of the conformations, class probabilities and orientations, and a notebook; for ChimeraX
+classes.cxc and, beside the volumes of each motion, motion.cxc, with the motion as a film (MP4 where
+ffmpeg is installed, GIF otherwise). Classes are counted from 0, particles by their row in the
+particle file.
 """
 
 EPILOG = """\
@@ -50,9 +55,25 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Analyse."""
     progress = Progress()
-    report = analyze(args.outdir, options_of_flags(args), says=progress.says)
-    progress.says(f"Report: {report}")
+    progress.says(f"Report: {analyze_run(args.outdir, options_of_flags(args), progress)}")
     return 0
+
+
+def analyze_run(outdir: Path, options: AnalyzeOptions, progress: Progress) -> Path:
+    """Analyse a run together with the particles that it was trained on, as far as these are still there.
+
+    Returns:
+        The report.
+
+    Raises:
+        UserError: If the run cannot be read or cannot give what the options ask.
+    """
+    try:
+        particles = reopen_input(RunFolder(outdir))
+    except UserError as error:
+        particles = None
+        progress.says(str(error))
+    return analyze(outdir, options, progress.says, particles)
 
 
 def options_of_flags(args: argparse.Namespace) -> AnalyzeOptions:

@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cryohydra.analysis.analyze import analyze
 from cryohydra.analysis.options import AnalyzeOptions
+from cryohydra.cli.analyze import analyze_run
 from cryohydra.cli.arguments import add_outdir, subparser
 from cryohydra.cli.demonstration import DEMO, QUICK_DEMO, demonstrate
 from cryohydra.cli.progress import Progress, as_time
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     demonstration = QUICK_DEMO if args.quick else DEMO
     progress = Progress()
     score = demonstrate(outdir, demonstration, args.seed, progress)
-    report = analyze(outdir, AnalyzeOptions(), says=progress.says)
+    report = analyze_run(outdir, AnalyzeOptions(), progress)
     (outdir / "score.json").write_text(score.to_json() + "\n")
     print(score.to_table())
     print(f"Report: {report}")

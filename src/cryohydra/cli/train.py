@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cryohydra.analysis.analyze import analyze
 from cryohydra.analysis.options import AnalyzeOptions
+from cryohydra.cli.analyze import analyze_run
 from cryohydra.cli.arguments import add_outdir, subparser
 from cryohydra.cli.progress import Progress, logging_to
 from cryohydra.config.build import build_training
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"Stopped; continue with: drgnai train {folder} --load", file=sys.stderr)
         return INTERRUPTED
     if not args.no_analysis:
-        report = analyze(outdir, AnalyzeOptions(), says=progress.says)
+        report = analyze_run(outdir, AnalyzeOptions(), progress)
         progress.says(f"Report: {report}")
     return 0
 

@@ -1,9 +1,21 @@
 """The particles that the settings name."""
 
+from cryohydra.config.files import read_configs
 from cryohydra.config.paths import check_files_exist
 from cryohydra.config.settings import Settings
 from cryohydra.data.particles import ParticleSet, open_particles
 from cryohydra.errors import UserError
+from cryohydra.io.run_folder import RunFolder
+
+
+def reopen_input(run: RunFolder) -> ParticleSet:
+    """Open the particles that a run was trained on, images left on disk.
+
+    Raises:
+        UserError: If they are no longer there, or the run does not say which they were.
+    """
+    settings = read_configs(run.train_configs_path).settings
+    return open_input(settings.model_copy(update={"lazy": True}))
 
 
 def open_input(settings: Settings) -> ParticleSet:
