@@ -12,6 +12,7 @@ from cryohydra.geometry.rotations import (
     geodesic_angle,
     matrix_to_euler,
     matrix_to_quaternion,
+    matrix_to_rotation_vector,
     quaternion_to_matrix,
     random_rotations,
     rotation_vector_to_matrix,
@@ -31,6 +32,13 @@ def test_euler_angles_come_back_as_the_same_rotation(rot, tilt, psi):
 def test_euler_angles_at_the_poles(tilt):
     matrix = euler_to_matrix(torch.tensor([0.4, tilt, 1.1], dtype=torch.float64))
     torch.testing.assert_close(euler_to_matrix(matrix_to_euler(matrix)), matrix, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("tilt", [1e-7, 1e-6, 1e-4, math.pi - 1e-5])
+def test_euler_angles_near_the_poles_keep_the_digits_of_float32(tilt):
+    # rot is hardly determined there, and psi must make up for it.
+    matrix = euler_to_matrix(torch.tensor([0.4, tilt, 1.1], dtype=torch.float64)).float().double()
+    torch.testing.assert_close(euler_to_matrix(matrix_to_euler(matrix)), matrix, atol=3e-7, rtol=0)
 
 
 def test_matrices_are_rotations(generator):
@@ -56,6 +64,15 @@ def test_a_rotation_vector_turns_by_its_length(angle):
     vector = torch.tensor([0.6, 0.0, -0.8], dtype=torch.float64) * angle
     found = float(geodesic_angle(rotation_vector_to_matrix(vector), torch.eye(3, dtype=torch.float64)))
     assert found == pytest.approx(angle, rel=1e-5, abs=1e-9)
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-6, 1.0, 3.1, math.pi])
+def test_rotation_vectors_come_back(angle):
+    vector = torch.tensor([0.6, 0.0, -0.8], dtype=torch.float64) * angle
+    matrix = rotation_vector_to_matrix(vector)
+    again = matrix_to_rotation_vector(matrix)
+    torch.testing.assert_close(rotation_vector_to_matrix(again), matrix, atol=1e-7, rtol=0)
+    assert float(again.norm()) == pytest.approx(angle, abs=1e-7)
 
 
 def test_the_rotation_vector_has_a_gradient_at_zero():

@@ -51,14 +51,7 @@ class Run:
             UserError: If there is nothing trained, or not at this epoch.
         """
         folder = RunFolder(path)
-        if not folder.path.is_dir():
-            raise UserError(f"{path} is no folder; give the folder of a run, as made by `drgnai setup`.")
-        chosen = folder.latest_epoch() if epoch == -1 else epoch
-        if chosen not in folder.epochs():
-            raise UserError(
-                f"{path} has no epoch {chosen}; there are {', '.join(map(str, folder.epochs())) or 'none'}. "
-                "Choose one of these with --epoch, or leave it out for the last."
-            )
+        chosen = folder.saved_epoch(epoch)
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         checkpoint = load_checkpoint(folder.weights_path(chosen), where)
         latents = read_latents(folder.latents_path(chosen))
@@ -71,7 +64,7 @@ class Run:
         return cls(
             folder=folder,
             epoch=chosen,
-            settings=_read_settings(folder.train_configs_path),
+            settings=read_run_settings(folder.train_configs_path),
             latents=latents,
             mixture=mixture,
             pixel_size_angstrom=float(checkpoint.pixel_size_angstrom),
@@ -138,7 +131,12 @@ class Run:
         return found
 
 
-def _read_settings(path: Path) -> Mapping[str, Any]:
+def read_run_settings(path: Path) -> Mapping[str, Any]:
+    """The settings in a train-configs.yaml; none if there is no such file.
+
+    Raises:
+        UnreadableFile: If it is damaged.
+    """
     if not path.exists():
         return {}
     try:

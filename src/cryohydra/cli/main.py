@@ -12,6 +12,7 @@ VERBS = {
     "setup": "describe an experiment: which images, what is known, what is asked",
     "train": "reconstruct: classes, maps, poses, conformations",
     "analyze": "volumes, plots and a report.html from a trained run",
+    "export": "particles and maps of a run for RELION and cryoSPARC",
     "demo": "simulate a small mixture, reconstruct it and compare with the truth",
     "test": "see that this installation works on this machine's device",
     "simulate": "make a mixture dataset from atomic models or maps",

@@ -1,6 +1,8 @@
 """Images, optics and poses from RELION's STAR files, 3.0 and later."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ from cryohydra.io.star import StarTable, read_star
 
 # RELION keeps the exposure of tilt images as a B factor: 4 square angstrom for each electron per square angstrom.
 _B_FACTOR_PER_DOSE = -4.0
+STACK_SUFFIX = ":mrcs"
+"""By which RELION is told that a file of another ending is a stack."""
 _ALTERED_DATA = {
     "rlnCtfDataAreCtfPremultiplied": "multiplied by their CTF",
     "rlnCtfDataArePhaseFlipped": "phase-flipped",
@@ -27,8 +31,8 @@ def read_star_particles(path: Path, datadir: Path | None) -> ImageTable:
     Raises:
         UserError: If it cannot be read, describes no images, or describes images that carry their CTF.
     """
-    particles, optics_row, optics = _blocks(path)
-    columns = _Columns(particles, optics, optics_row)
+    columns = star_columns(path, read_star(path))
+    particles, optics, optics_row = columns.particles, columns.optics, columns.optics_row
     for name, what in _ALTERED_DATA.items():
         if columns.has(name) and np.any(columns.floats(name) != 0):
             raise UserError(
@@ -38,7 +42,7 @@ def read_star_particles(path: Path, datadir: Path | None) -> ImageTable:
     references = _references(path, particles, datadir)
     box_size = references.box_size
     ctf, notes = _ctf(columns, references)
-    rotation, shift_px = _poses(columns, None if ctf is None else ctf[:, 1])
+    rotation, shift_px = star_poses(columns, None if ctf is None else ctf[:, 1])
     scale = columns.floats("rlnCtfScalefactor") if columns.has("rlnCtfScalefactor") else np.ones(len(particles))
     return ImageTable(
         origin=path,
@@ -59,53 +63,70 @@ def read_star_particles(path: Path, datadir: Path | None) -> ImageTable:
 _PARTICLE_NAMES = ("rlnTomoParticleName", "rlnGroupName")
 
 
-class _Columns:
+@dataclass(frozen=True, eq=False)
+class StarColumns:
     """Values of each image, from its own row or from that of its optics group."""
 
-    def __init__(self, particles: StarTable, optics: StarTable | None, optics_row: Int[np.ndarray, "n"] | None):
-        self._particles, self._optics, self._optics_row = particles, optics, optics_row
+    particles: StarTable
+    optics: StarTable | None
+    optics_row: Int[np.ndarray, "n"] | None
+    """Of each image, in `optics`."""
 
     def has(self, *names: str) -> bool:
         """Whether each column is in either table."""
-        return all(self._particles.has(name) or (self._optics is not None and self._optics.has(name)) for name in names)
+        return all(self.particles.has(name) or (self.optics is not None and self.optics.has(name)) for name in names)
 
     def texts(self, name: str) -> np.ndarray:
         """A column as text."""
-        if self._particles.has(name) or self._optics is None or self._optics_row is None:
-            return self._particles.column(name)
-        return self._optics.column(name)[self._optics_row]
+        if self.particles.has(name) or self.optics is None or self.optics_row is None:
+            return self.particles.column(name)
+        return self.optics.column(name)[self.optics_row]
 
     def floats(self, name: str) -> Float[np.ndarray, "n"]:
         """A column as numbers."""
-        if self._particles.has(name) or self._optics is None or self._optics_row is None:
-            return self._particles.floats(name)
-        return self._optics.floats(name)[self._optics_row]
+        if self.particles.has(name) or self.optics is None or self.optics_row is None:
+            return self.particles.floats(name)
+        return self.optics.floats(name)[self.optics_row]
 
     def floats_or(self, name: str, default: float | np.ndarray) -> Float[np.ndarray, "n"]:
         """A column as numbers, or a value where there is none."""
         if self.has(name):
             return self.floats(name)
-        return np.broadcast_to(np.asarray(default, dtype=np.float64), len(self._particles)).copy()
+        return np.broadcast_to(np.asarray(default, dtype=np.float64), len(self.particles)).copy()
 
 
-def _blocks(path: Path) -> tuple[StarTable, Int[np.ndarray, "n"] | None, StarTable | None]:
-    """The table of images, each image's row in the table of optics groups, and that table."""
-    blocks = read_star(path)
-    particles = blocks.get("particles") or next((table for table in blocks.values() if table.has("rlnImageName")), None)
-    if particles is None or not particles.has("rlnImageName"):
+def particle_block(path: Path, blocks: Mapping[str, StarTable]) -> str:
+    """The name of the block that has a row for each image.
+
+    Raises:
+        UnreadableFile: If there is none.
+    """
+    if "particles" in blocks and blocks["particles"].has("rlnImageName"):
+        return "particles"
+    name = next((name for name, table in blocks.items() if table.has("rlnImageName")), None)
+    if name is None:
         raise UnreadableFile(
             f"{path} has no table with a column _rlnImageName (blocks: {', '.join(map(repr, blocks)) or 'none'}); "
             "wanted a STAR file of particles."
         )
-    optics = blocks.get("optics")
+    return name
+
+
+def star_columns(path: Path, blocks: Mapping[str, StarTable]) -> StarColumns:
+    """The columns of each image in the blocks of a STAR file.
+
+    Raises:
+        UserError: If there is no table of images, or one uses an optics group that is not described.
+    """
+    particles, optics = blocks[particle_block(path, blocks)], blocks.get("optics")
     if optics is None:
-        return particles, None, None
+        return StarColumns(particles, None, None)
     groups = {group: row for row, group in enumerate(optics.column("rlnOpticsGroup"))}
     names = particles.column("rlnOpticsGroup")
     unknown = sorted(set(names) - set(groups))
     if unknown:
         raise InputMismatch(f"{path} uses optics group {unknown[0]}, which its table of optics groups lacks; add it.")
-    return particles, np.array([groups[name] for name in names], dtype=np.int64), optics
+    return StarColumns(particles, optics, np.array([groups[name] for name in names], dtype=np.int64))
 
 
 def _references(path: Path, particles: StarTable, datadir: Path | None) -> ImageReferences:
@@ -118,11 +139,11 @@ def _references(path: Path, particles: StarTable, datadir: Path | None) -> Image
             "If these are stacks of tilts (RELION 5), export them as 2D particles first."
         )
     row = np.array([int(match.group(1)) - 1 for match in matches if match], dtype=np.int64)
-    files = np.array([match.group(2) for match in matches if match], dtype=str)
+    files = np.array([match.group(2).removesuffix(STACK_SUFFIX) for match in matches if match], dtype=str)
     return refer_to_images(path, files, row, datadir)
 
 
-def _ctf(columns: _Columns, references: ImageReferences) -> tuple[Float[np.ndarray, "n 9"] | None, tuple[str, ...]]:
+def _ctf(columns: StarColumns, references: ImageReferences) -> tuple[Float[np.ndarray, "n 9"] | None, tuple[str, ...]]:
     """CTF rows for the box of the images, None if the file has no defocus; and what was assumed."""
     needed = ("rlnDefocusU", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
     if not columns.has(*needed):
@@ -141,32 +162,44 @@ def _ctf(columns: _Columns, references: ImageReferences) -> tuple[Float[np.ndarr
     return rescale_to_box(np.stack(table, axis=1), references.box_size), notes
 
 
-def _pixel_size(columns: _Columns, references: ImageReferences) -> tuple[Float[np.ndarray, "n"], tuple[str, ...]]:
-    """Angstrom per pixel of each image as the STAR file tells it, and what is doubtful about it."""
+def _pixel_size(columns: StarColumns, references: ImageReferences) -> tuple[Float[np.ndarray, "n"], tuple[str, ...]]:
+    """Angstrom per pixel of each image, and what is doubtful about it."""
     in_headers = [stack.pixel_size_angstrom or np.nan for stack in references.stacks]
     header = np.array(in_headers)[references.stack]
-    if columns.has("rlnImagePixelSize"):
-        return columns.floats("rlnImagePixelSize"), ()
-    if columns.has("rlnDetectorPixelSize", "rlnMagnification"):
-        # Micrometre on the detector, over the magnification.
-        magnification = columns.floats("rlnMagnification")
-        if not (magnification > 0).all():
+    told = star_pixel_size(columns)
+    if told is None:
+        if np.isnan(header).any():
             raise UnreadableFile(
-                f"The STAR file has a magnification of {magnification.min():g}; wanted positive numbers. "
-                "Correct _rlnMagnification, or give a ctf file."
+                "Neither the STAR file nor the images tell the pixel size; wanted _rlnImagePixelSize, or "
+                "_rlnMagnification and _rlnDetectorPixelSize. Add it, or give a ctf file."
             )
-        pixel_size = columns.floats("rlnDetectorPixelSize") * 1e4 / magnification
-        return pixel_size, _header_note(pixel_size, header)
-    if columns.has("rlnDetectorPixelSize"):
-        pixel_size = columns.floats("rlnDetectorPixelSize")
-        note = "The STAR file has no magnification: its _rlnDetectorPixelSize was taken as angstrom per pixel."
-        return pixel_size, (note, *_header_note(pixel_size, header))
-    if np.isnan(header).any():
+        return header, (f"The STAR file does not tell the pixel size: {header[0]:.4g} A was taken from the images.",)
+    if columns.has("rlnImagePixelSize"):
+        return told, ()
+    note = "The STAR file has no magnification: its _rlnDetectorPixelSize was taken as angstrom per pixel."
+    return told, (*(() if columns.has("rlnMagnification") else (note,)), *_header_note(told, header))
+
+
+def star_pixel_size(columns: StarColumns) -> Float[np.ndarray, "n"] | None:
+    """Angstrom per pixel of each image as the STAR file tells it, None if it does not.
+
+    Raises:
+        UnreadableFile: If a magnification is not positive.
+    """
+    if columns.has("rlnImagePixelSize"):
+        return columns.floats("rlnImagePixelSize")
+    if not columns.has("rlnDetectorPixelSize"):
+        return None
+    if not columns.has("rlnMagnification"):
+        return columns.floats("rlnDetectorPixelSize")
+    # Micrometre on the detector, over the magnification.
+    magnification = columns.floats("rlnMagnification")
+    if not (magnification > 0).all():
         raise UnreadableFile(
-            "Neither the STAR file nor the images tell the pixel size; wanted _rlnImagePixelSize, or "
-            "_rlnMagnification and _rlnDetectorPixelSize. Add it, or give a ctf file."
+            f"The STAR file has a magnification of {magnification.min():g}; wanted positive numbers. "
+            "Correct _rlnMagnification, or give a ctf file."
         )
-    return header, (f"The STAR file does not tell the pixel size: {header[0]:.4g} A was taken from the images.",)
+    return columns.floats("rlnDetectorPixelSize") * 1e4 / magnification
 
 
 def _header_note(pixel_size: Float[np.ndarray, "n"], header: Float[np.ndarray, "n"]) -> tuple[str, ...]:
@@ -181,7 +214,7 @@ def _header_note(pixel_size: Float[np.ndarray, "n"], header: Float[np.ndarray, "
     )
 
 
-def _dose(columns: _Columns) -> Float[np.ndarray, "n"] | None:
+def _dose(columns: StarColumns) -> Float[np.ndarray, "n"] | None:
     """Exposure of each image; only tilt series use it."""
     if columns.has("rlnMicrographPreExposure"):
         return columns.floats("rlnMicrographPreExposure")
@@ -190,8 +223,8 @@ def _dose(columns: _Columns) -> Float[np.ndarray, "n"] | None:
     return None
 
 
-def _poses(
-    columns: _Columns, pixel_size: Float[np.ndarray, "n"] | None
+def star_poses(
+    columns: StarColumns, pixel_size: Float[np.ndarray, "n"] | None
 ) -> tuple[Float[np.ndarray, "n 3 3"] | None, Float[np.ndarray, "n 2"] | None]:
     """Rotations, and where particles are: minus the shift that the file holds, which brings them to the centre."""
     if not columns.has("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"):

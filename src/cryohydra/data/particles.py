@@ -111,6 +111,19 @@ def open_particles(
     )
 
 
+def rows_of_tilts(
+    particles: Path, ind: int | Path | None, datadir: Path | None, num_tilts: int
+) -> Int[np.ndarray, "n t"]:
+    """The rows, in a file of particles, of the tilts that `open_particles` takes of each particle.
+
+    Raises:
+        UserError: As `open_particles` does.
+    """
+    table = _read_table(particles, datadir)
+    selected = read_selection(ind, len(table), table.origin)
+    return group_tilts(table, selected, num_tilts, None, 0.0, False).rows
+
+
 def _read_table(particles: Path, datadir: Path | None) -> ImageTable:
     if particles.suffix not in READERS:
         raise UserError(f"{particles} is of an unknown kind; wanted a file ending in {', '.join(READERS)}.")

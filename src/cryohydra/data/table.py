@@ -102,7 +102,7 @@ def refer_to_images(
     if not len(paths):
         raise UnreadableFile(f"{origin} describes no image; wanted at least one row.")
     names, stack = np.unique(paths, return_inverse=True)
-    stacks = open_stacks(_locate(origin, [str(name) for name in names], datadir))
+    stacks = open_stacks(locate_images(origin, [str(name) for name in names], datadir))
     num_images = np.array([opened.num_images for opened in stacks])[stack]
     wrong = np.flatnonzero((row < 0) | (row >= num_images))
     if len(wrong):
@@ -114,8 +114,12 @@ def refer_to_images(
     return ImageReferences(stacks, stack, row)
 
 
-def _locate(origin: Path, names: list[str], datadir: Path | None) -> list[Path]:
-    """Where each named file is: under datadir by its last name, then by its path; beside the metadata; here."""
+def locate_images(origin: Path, names: list[str], datadir: Path | None) -> list[Path]:
+    """Where each named file is: under datadir by its last name, then by its path; beside the metadata; here.
+
+    Raises:
+        UnreadableFile: If one is not found.
+    """
     # Two files of one last name would be taken for each other.
     is_basename_safe = len({Path(name).name for name in names}) == len(names)
     found = []

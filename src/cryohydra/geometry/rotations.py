@@ -66,6 +66,15 @@ def rotation_vector_to_matrix(vector: Float[Tensor, "*batch 3"]) -> Float[Tensor
     return identity + sine * cross + cosine * (cross @ cross)
 
 
+def matrix_to_rotation_vector(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
+    """Convert rotation matrices that act on columns to axis times angle in radians, in [0, pi]."""
+    scalar, vector = matrix_to_quaternion(matrix).split([1, 3], dim=-1)
+    sine = vector.norm(dim=-1, keepdim=True)
+    # At no angle any axis will do.
+    axis = vector / sine.clamp(min=torch.finfo(matrix.dtype).tiny)
+    return 2 * torch.atan2(sine, scalar) * axis
+
+
 def euler_to_matrix(euler: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     """Convert RELION's (rot, tilt, psi) in radians to R, which acts on rows as f @ R."""
     rot, tilt, psi = euler.unbind(-1)
@@ -75,11 +84,10 @@ def euler_to_matrix(euler: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3
 def matrix_to_euler(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
     """Convert R, which acts on rows, to RELION's (rot, tilt, psi) in radians, with tilt in [0, pi]."""
     tilt = torch.atan2(matrix[..., 2, :2].norm(dim=-1), matrix[..., 2, 2])
-    is_pole = matrix[..., 2, :2].norm(dim=-1) < 1e-6
-    # At a pole only rot + psi (or their difference) is defined: all of it goes to psi.
-    rot = torch.where(is_pole, 0.0, torch.atan2(matrix[..., 2, 1], matrix[..., 2, 0]))
-    psi_pole = torch.atan2(matrix[..., 0, 1] * 1.0, matrix[..., 1, 1])
-    psi = torch.where(is_pole, psi_pole, torch.atan2(matrix[..., 1, 2], -matrix[..., 0, 2]))
+    rot = torch.atan2(matrix[..., 2, 1], matrix[..., 2, 0])
+    # Near a pole rot has few digits, or none. What is left after undoing it is about z, so psi makes up for its error.
+    about_z = matrix @ (_about_y(tilt) @ _about_z(rot)).mT
+    psi = torch.atan2(about_z[..., 0, 1], about_z[..., 0, 0])
     return torch.stack([rot, tilt, psi], dim=-1)
 
 

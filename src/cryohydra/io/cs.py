@@ -1,8 +1,10 @@
-"""cryoSPARC's .cs files: structured arrays in numpy's own format."""
+"""cryoSPARC's .cs files, structured arrays in numpy's own format, and the .csg files that name them."""
 
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from cryohydra.errors import UnreadableFile
 from cryohydra.io.atomic import write_atomically
@@ -33,3 +35,33 @@ def write_cs(path: Path, records: np.ndarray) -> None:
     assert records.dtype.names is not None
     with write_atomically(path) as temporary, open(temporary, "wb") as file:
         np.lib.format.write_array(file, records, allow_pickle=False)
+
+
+def write_csg(path: Path, cs_path: Path, records: np.ndarray) -> None:
+    """Write the description by which cryoSPARC imports the particles of a .cs file in the same folder.
+
+    Args:
+        records: Of that file.
+    """
+    prefixes = dict.fromkeys(name.partition("/")[0] for name in records.dtype.names or () if "/" in name)
+    content = {
+        "created": datetime.now().isoformat(sep=" "),
+        "group": {
+            "description": "Particles as exported by cryohydra.",
+            "name": "particles",
+            "title": cs_path.stem,
+            "type": "particle",
+        },
+        "results": {
+            # ">" stands for the folder of the .csg.
+            prefix: {
+                "metafile": f">{cs_path.name}",
+                "num_items": len(records),
+                "type": "particle.alignments3D" if prefix.startswith("alignments_class_") else f"particle.{prefix}",
+            }
+            for prefix in prefixes
+        },
+        "version": "v4.0.0",
+    }
+    with write_atomically(path) as temporary:
+        temporary.write_text(yaml.safe_dump(content, sort_keys=False))

@@ -78,6 +78,22 @@ class RunFolder:
             )
         return epochs[-1]
 
+    def saved_epoch(self, epoch: int) -> int:
+        """An epoch with a checkpoint; -1 stands for the last one.
+
+        Raises:
+            UserError: If there is no such epoch, or no folder.
+        """
+        if not self.path.is_dir():
+            raise UserError(f"{self.path} is no folder; give the folder of a run, as made by `drgnai setup`.")
+        chosen = self.latest_epoch() if epoch == -1 else epoch
+        if chosen not in self.epochs():
+            raise UserError(
+                f"{self.path} has no epoch {chosen}; there are {', '.join(map(str, self.epochs())) or 'none'}. "
+                "Choose one of these with --epoch, or leave it out for the last."
+            )
+        return chosen
+
     def has_results(self) -> bool:
         """Whether anything was written by a training."""
         return self.results.is_dir() and any(self.results.iterdir())

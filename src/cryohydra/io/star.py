@@ -1,15 +1,18 @@
 """STAR files: named blocks, each a table of text."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gemmi
 import numpy as np
 
-from cryohydra._typing import Float
+from cryohydra._typing import Float, Int
 from cryohydra.errors import UnreadableFile
 from cryohydra.io.atomic import write_atomically
+
+_HEAD_LENGTH = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +28,14 @@ class StarTable:
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
+
+    def __getitem__(self, rows: Int[np.ndarray, "m"]) -> "StarTable":
+        """The same columns of some rows."""
+        return replace(self, columns={name: column[rows] for name, column in self.columns.items()})
+
+    def having(self, columns: Mapping[str, np.ndarray]) -> "StarTable":
+        """The same rows with some columns replaced in their places, or added at the end."""
+        return replace(self, columns={**self.columns, **columns})
 
     def has(self, *names: str) -> bool:
         """Whether all these columns are there."""
@@ -78,15 +89,34 @@ def read_star(path: Path) -> dict[str, StarTable]:
     return {block.name.strip(): _table(block, str(path)) for block in document}
 
 
-def write_star(path: Path, blocks: Mapping[str, StarTable]) -> None:
-    """Write blocks as RELION 3.1 and later read them."""
+def star_version(path: Path) -> int | None:
+    """The version that RELION wrote at the head of a file, 30001 for 3.1; None if there is none, as in 3.0."""
+    with open(path, errors="replace") as file:
+        match = re.search(r"^# version (\d+)", file.read(_HEAD_LENGTH), re.MULTILINE)
+    return None if match is None else int(match.group(1))
+
+
+def write_star(path: Path, blocks: Mapping[str, StarTable], version: int | None = 30001) -> None:
+    """Write blocks as RELION reads them.
+
+    Args:
+        version: Stated above each block; RELION takes a file without it as one of 3.0.
+    """
+    comment = "" if version is None else f"# version {version}\n\n"
     with write_atomically(path) as temporary, open(temporary, "w") as file:
         for name, table in blocks.items():
-            file.write(f"\n# version 30001\n\ndata_{name}\n\nloop_\n")
+            file.write(f"\n{comment}data_{name}\n\nloop_\n")
             file.writelines(f"_{column} #{number}\n" for number, column in enumerate(table.columns, start=1))
-            columns = [[gemmi.cif.quote(str(value)) for value in column] for column in table.columns.values()]
+            columns = [[_word(str(value)) for value in column] for column in table.columns.values()]
             file.writelines(" ".join(row) + "\n" for row in zip(*columns, strict=True))
             file.write("\n")
+
+
+def _word(text: str) -> str:
+    """A value, in quotes if it could not be read without."""
+    # CIF reserves brackets at the start of a value, but lists such as [0.1,0.2] are everywhere in RELION's files.
+    is_plain = text in {".", "?"} or (text.startswith("[") and not any(map(str.isspace, text)))
+    return text if is_plain else str(gemmi.cif.quote(text))
 
 
 def _table(block: gemmi.cif.Block, origin: str) -> StarTable:
