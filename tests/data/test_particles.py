@@ -412,3 +412,13 @@ def test_notes_are_sentences(folder: Path) -> None:
     found = open_particles(tilt_star(folder), num_tilts=5)
     assert found.notes and all(note[0].isupper() or "/" in note for note in found.notes)
     assert replace(found, notes=()).notes == ()
+
+
+def test_halves_of_an_earlier_refinement_are_kept(folder: Path) -> None:
+    subset = [1 + row % 3 // 2 for row in range(NUM)]
+    write_particles(folder / "halved.star", rlnRandomSubset=subset)
+    kept = open_particles(folder / "halved.star", ind=folder / "ind.pkl")
+    assert kept.half is not None and kept.half.tolist() == [subset[7] - 1, subset[3] - 1]
+    write_particles(folder / "partly.star", rlnRandomSubset=[0, *subset[1:]])
+    partly = open_particles(folder / "partly.star")
+    assert partly.half is None and any("rlnRandomSubset" in note for note in partly.notes)

@@ -15,7 +15,7 @@ def _sums(blobs, images, weight: torch.Tensor) -> ClassSums:
     sums.add(
         images.weighted,
         BAND,
-        torch.arange(num_images),
+        torch.arange(num_images) % 2,
         weight,
         torch.arange(2).expand(num_images, 2),
         images.rotation[:, None, None].expand(-1, 2, 1, 3, 3),

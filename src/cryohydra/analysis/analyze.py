@@ -1,6 +1,7 @@
 """The analysis of a run, from opening its folder to the report."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from cryohydra.analysis.notebook import write_notebook
 from cryohydra.analysis.options import AnalyzeOptions
 from cryohydra.analysis.palette import Theme
 from cryohydra.analysis.particle_columns import gather_columns
+from cryohydra.analysis.proof_files import read_proofs
 from cryohydra.analysis.report import ReportContent, write_report
 from cryohydra.analysis.requests import Requests, check_requests
 from cryohydra.analysis.run import Run
@@ -65,7 +67,8 @@ def analyze(
         says(
             f"Class {class_index} of {run.num_classes}: {len(run.members(class_index)):,} particles, epoch {run.epoch}."
         )
-        findings.append(ClassAnalysis(run, class_index, requests, options, says).perform())
+        found = ClassAnalysis(run, class_index, requests, options, says).perform()
+        findings.append(_with_proofs(run, found))
         write_notebook(run, class_index)
     summary = summarise_classes(run.latents.class_probability)
     likeness = _likeness(run, findings, says)
@@ -131,6 +134,14 @@ def _draw_fsc(curves: Sequence[FscCurve], run: Run, folder: Path) -> tuple[Shown
 
         figures.append(show_figure(path, draw, caption))
     return tuple(figures)
+
+
+def _with_proofs(run: Run, found: ClassFindings) -> ClassFindings:
+    """What `drgnai prove` found out about a class, if it was asked, beside the rest."""
+    proofs = read_proofs(run.folder, run.epoch, found.class_index)
+    figures = [figure for proof in proofs for figure in proof.figures]
+    sentences = [sentence for proof in proofs for sentence in proof.sentences]
+    return replace(found, figures=(*found.figures, *figures), notes=(*found.notes, *sentences))
 
 
 def learning_curves(metrics: Sequence[dict[str, Any]]) -> list[LearningCurve]:

@@ -9,8 +9,9 @@ from cryohydra._typing import Float, Tensor
 from cryohydra.data.simulated import Truth
 from cryohydra.data.source import ParticleSource
 from cryohydra.fourier.band import Band, largest_radius
-from cryohydra.fourier.hartley import hartley_to_volume, image_to_hartley, shift_hartley
+from cryohydra.fourier.hartley import image_to_hartley, shift_hartley
 from cryohydra.fourier.lattice import Corners, Lattice, add, slice_frequencies
+from cryohydra.fourier.lattice_density import density_of_backprojection
 from cryohydra.physics.ctf import contrast_transfer
 
 _PARTICLES_AT_ONCE = 32
@@ -50,21 +51,4 @@ def _backproject(
     shell = lattice.distance().round().long().flatten()
     mean = torch.bincount(shell, weights=weight.flatten().double()) / torch.bincount(shell).clamp(min=1)
     damped = weight + _SHRINKAGE * mean.float()[shell].reshape(lattice.shape) + 1e-6
-    return _to_map(torch.where(lattice.distance() <= band.radius, weighted / damped, 0.0), box_size)
-
-
-def _to_map(values: Float[Tensor, "n n n"], box_size: int) -> Float[Tensor, "d d d"]:
-    """Real space on the voxels of the images, the linear interpolation undone."""
-    padded_size = _OVERSAMPLING * box_size
-    centre, reach = values.shape[0] // 2, _OVERSAMPLING * largest_radius(box_size)
-    # Beyond the band the lattice holds nothing, and may be larger than the padded box.
-    known = slice(centre - reach, centre + reach + 1)
-    inner = slice(padded_size // 2 - reach, padded_size // 2 + reach + 1)
-    padded = torch.zeros(padded_size, padded_size, padded_size)
-    padded[inner, inner, inner] = values[known, known, known]
-    margin = (padded_size - box_size) // 2
-    middle = slice(margin, margin + box_size)
-    # Images and volumes are scaled by their box, the padded one by its own.
-    density = hartley_to_volume(padded)[middle, middle, middle] * (box_size / padded_size)
-    triangle = torch.sinc((torch.arange(box_size) - box_size // 2) / padded_size).square()
-    return density / (triangle[:, None, None] * triangle[:, None] * triangle)
+    return density_of_backprojection(lattice, torch.where(lattice.distance() <= band.radius, weighted / damped, 0.0))

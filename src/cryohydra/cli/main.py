@@ -13,6 +13,7 @@ VERBS = {
     "train": "reconstruct: classes, maps, poses, conformations",
     "analyze": "volumes, plots and a report.html from a trained run",
     "export": "particles and maps of a run for RELION and cryoSPARC",
+    "prove": "half maps and FSC of each class: do the images bear out what the network shows?",
     "demo": "simulate a small mixture, reconstruct it and compare with the truth",
     "test": "see that this installation works on this machine's device",
     "simulate": "make a mixture dataset from atomic models or maps",

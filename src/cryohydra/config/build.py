@@ -61,39 +61,13 @@ def build_training(settings: Settings, run: RunFolder, listener: Listener) -> Tr
         listener.says(note)
     if settings.multigpu:
         listener.says("multigpu is accepted but has no effect yet: the training runs in one process on one device.")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator = torch.Generator().manual_seed(settings.with_seed().seed)
-    normalisation = _normalisation(settings, particles, generator)
-    images = _images(settings, particles, normalisation)
-    noise = _noise(particles, normalisation, generator)
-    field = field_of(settings)
-    mixture = build_mixture(
-        field,
-        num_classes=settings.n_classes,
-        box_size=images.box_size,
-        z_dim=settings.z_dim,
-        generator=generator,
-    )
-    state = TrainingState(
-        images=images,
-        noise=NoiseSpectrum(noise.variance.to(device)),
-        mixture=mixture.to(device),
-        poses=_poses(settings, particles).to(device),
-        conformations=_conformations(settings, particles, generator).to(device),
-        classes=ClassTable(len(images), settings.n_classes).to(device),
-        scores=ClassScores(len(images), settings.n_classes).to(device),
-        maps=None,
-        fields_are_fitted=False,
-        known_shift_px=_known_shift(settings, particles).to(device),
-        shift_prior=_shift_prior(settings, images.box_size),
-        generator=generator,
-        device=device,
-        finds_conformations=settings.z_dim > 0 and not settings.use_conf_encoder and settings.initial_conf is None,
-    )
+    normalisation = normalisation_of(settings, particles, generator)
+    state = build_state(settings, particles, normalisation, generator)
     writer = EpochWriter(
         run,
         field_name=settings.field,
-        field_settings=field.model_dump(),
+        field_settings=field_of(settings).model_dump(),
         particle_index=particles.index,
         scale=normalisation.std,
         learns_weights=settings.class_weights == "learned",
@@ -109,6 +83,38 @@ def build_training(settings: Settings, run: RunFolder, listener: Listener) -> Tr
         first_stage=first_stage,
         stage_state=stage_state,
         reference=Reference(particles.labels, particles.poses, settings.color_palette),
+    )
+
+
+def build_state(
+    settings: Settings, particles: ParticleSet, normalisation: Normalisation, generator: torch.Generator
+) -> TrainingState:
+    """What is known before the first stage."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    images = _images(settings, particles, normalisation)
+    noise = _noise(particles, normalisation, generator)
+    mixture = build_mixture(
+        field_of(settings),
+        num_classes=settings.n_classes,
+        box_size=images.box_size,
+        z_dim=settings.z_dim,
+        generator=generator,
+    )
+    return TrainingState(
+        images=images,
+        noise=NoiseSpectrum(noise.variance.to(device)),
+        mixture=mixture.to(device),
+        poses=_poses(settings, particles).to(device),
+        conformations=_conformations(settings, particles, generator).to(device),
+        classes=ClassTable(len(images), settings.n_classes).to(device),
+        scores=ClassScores(len(images), settings.n_classes).to(device),
+        maps=None,
+        fields_are_fitted=False,
+        known_shift_px=_known_shift(settings, particles).to(device),
+        shift_prior=_shift_prior(settings, images.box_size),
+        generator=generator,
+        device=device,
+        finds_conformations=settings.z_dim > 0 and not settings.use_conf_encoder and settings.initial_conf is None,
     )
 
 
@@ -142,7 +148,7 @@ def stages_of(settings: Settings, state: TrainingState) -> list[Stage]:
     ab_initio = _ab_initio(settings, state, bound)
     # Whole passes: one that is cut short teaches nothing.
     left = max(1, (bound - ab_initio.max_images) // len(state)) * len(state)
-    searching = _searching(settings, state, left, ab_initio.annealing.last_radius)
+    searching = build_search(settings, state, left, ab_initio.annealing.last_radius)
     return [ab_initio, searching, _refinement(settings, state)]
 
 
@@ -177,7 +183,10 @@ def _ab_initio(settings: Settings, state: TrainingState, bound: int) -> AbInitio
     )
 
 
-def _searching(settings: Settings, state: TrainingState, bound: int, first_radius: int) -> Searching:
+def build_search(
+    settings: Settings, state: TrainingState, bound: int, first_radius: int, follows_density: bool = True
+) -> Searching:
+    """The search, of at most `bound` image visits."""
     box_size = state.images.box_size
     return Searching(
         POSE_SEARCHES["sliced"],
@@ -189,6 +198,7 @@ def _searching(settings: Settings, state: TrainingState, bound: int, first_radiu
         num_kept=settings.n_kept_poses,
         max_images=bound,
         batch_size=min(max(settings.batch_size_hps, _SEARCH_BATCH), len(state)),
+        follows_density=follows_density,
     )
 
 
@@ -279,7 +289,8 @@ def _likelihood(settings: Settings) -> Likelihood:
     return GaussianLikelihood(settings.std_noise)
 
 
-def _normalisation(settings: Settings, particles: ParticleSet, generator: torch.Generator) -> Normalisation:
+def normalisation_of(settings: Settings, particles: ParticleSet, generator: torch.Generator) -> Normalisation:
+    """How images are brought to one scale."""
     measured = measure_normalisation(particles.source, generator=generator)
     mean = measured.mean if settings.norm_mean is None else settings.norm_mean
     std = measured.std if settings.norm_std is None else settings.norm_std

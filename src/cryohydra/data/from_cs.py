@@ -49,6 +49,7 @@ def read_cs_particles(path: Path, datadir: Path | None) -> ImageTable:
         is_white=records["blob/sign"] > 0 if "blob/sign" in names else None,
         habit_is_white=False,
         notes=cs_aberration_notes(records, ctf, references.box_size),
+        half=records["alignments3D/split"].astype(np.int64) % 2 if "alignments3D/split" in names else None,
     )
 
 

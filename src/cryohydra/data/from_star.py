@@ -43,6 +43,7 @@ def read_star_particles(path: Path, datadir: Path | None) -> ImageTable:
     box_size = references.box_size
     ctf, notes = _ctf(columns, references)
     rotation, shift_px = star_poses(columns, None if ctf is None else ctf[:, 1])
+    half, half_notes = _half(columns)
     scale = columns.floats("rlnCtfScalefactor") if columns.has("rlnCtfScalefactor") else np.ones(len(particles))
     return ImageTable(
         origin=path,
@@ -56,7 +57,8 @@ def read_star_particles(path: Path, datadir: Path | None) -> ImageTable:
         particle=next((columns.texts(name) for name in _PARTICLE_NAMES if columns.has(name)), None),
         is_white=None,
         habit_is_white=True,
-        notes=(*notes, *star_aberration_notes(optics, ctf, box_size)),
+        notes=(*notes, *half_notes, *star_aberration_notes(optics, ctf, box_size)),
+        half=half,
     )
 
 
@@ -237,3 +239,16 @@ def star_poses(
     if columns.has("rlnOriginX", "rlnOriginY"):
         return rotation, -np.stack([columns.floats("rlnOriginX"), columns.floats("rlnOriginY")], axis=1)
     return rotation, None
+
+
+def _half(columns: _Columns) -> tuple[Int[np.ndarray, "n"] | None, tuple[str, ...]]:
+    """The half of each image, None unless every one has one; and why not."""
+    if not columns.has("rlnRandomSubset"):
+        return None, ()
+    subset = columns.floats("rlnRandomSubset")
+    is_known = (subset == 1) | (subset == 2)
+    if is_known.all():
+        return subset.astype(np.int64) - 1, ()
+    return None, (
+        f"_rlnRandomSubset is {subset[~is_known][0]:g} for {(~is_known).sum()} images, so it is passed over.",
+    )

@@ -49,6 +49,8 @@ class ParticleSet:
     """Row of each particle in the unfiltered input; of tilt series, its number there."""
     notes: tuple[str, ...]
     """Sentences for the user."""
+    half: Int[Tensor, "n"] | None = None
+    """Half, 0 or 1, into which an earlier refinement put each particle."""
 
 
 def open_particles(
@@ -108,6 +110,7 @@ def open_particles(
         labels=None if label is None else torch.from_numpy(label[series.particle]),
         index=torch.from_numpy(series.particle),
         notes=notes if polarity.note is None else (*notes, polarity.note),
+        half=None if table.half is None else torch.from_numpy(table.half[series.rows[:, 0]]),
     )
 
 

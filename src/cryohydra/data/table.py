@@ -60,6 +60,8 @@ class ImageTable:
     habit_is_white: bool
     """What programs that write such files usually do."""
     notes: tuple[str, ...]
+    half: Int[np.ndarray, "n"] | None = None
+    """Half, 0 or 1, into which an earlier refinement put each image."""
 
     def __len__(self) -> int:
         return len(self.references)

@@ -41,7 +41,7 @@ class ClassSums:
         self,
         images: WeightedImages,
         band: Band,
-        particle: Int[Tensor, "b"],
+        half: Int[Tensor, "b"],
         weight: Float[Tensor, "b c"],
         class_index: Int[Tensor, "b c"],
         rotation: Float[Tensor, "b c t 3 3"],
@@ -51,7 +51,7 @@ class ClassSums:
         """Add images at candidate classes and poses.
 
         Args:
-            particle: Rows in the whole set: even ones go to the first half, odd ones to the second.
+            half: 0 or 1, the half that each image belongs to.
             least_share: Candidates of less than this part of their image's heaviest are passed over.
         """
         heaviest = weight.amax(1, keepdim=True)
@@ -61,7 +61,7 @@ class ClassSums:
         numerator = weight[:, None, None] * score
         denominator = weight[:, None, None] * images.power[image]
         size = score.shape[1:].numel()
-        half_and_class = half_of(particle[image]) * self.numerator.shape[1] + class_index[image, candidate]
+        half_and_class = half[image] * self.numerator.shape[1] + class_index[image, candidate]
         for rows in chunks(len(image), 16 * size, image.device):
             corners = Corners.around(
                 self.lattice, slice_frequencies(band, rotation[image[rows], candidate[rows]]).flatten(0, 2)
@@ -72,7 +72,7 @@ class ClassSums:
             add(self.denominator.view(-1), corners, denominator[rows].flatten())
 
     def solve(
-        self, mask: Float[Tensor, "n n n"], least_share: float = 0.02
+        self, mask: Float[Tensor, "n n n"], least_share: float = 0.02, follows_density: bool = True
     ) -> tuple["ClassMaps", Float[Tensor, "2 k n n n"]]:
         """The maps of all images, how far they are known, and the maps of each half.
 
@@ -88,6 +88,8 @@ class ClassSums:
         Args:
             mask: Where density may be, on the lattice's coarse voxels.
             least_share: Part of a shell's mean denominator that is added to it, against points that no image touched.
+            follows_density: Whether maps are confined to their density, or to `mask` only. Their own outline puts into
+                each shell something of those below it, the same in two halves that only these have in common.
         """
         shells = (
             self.lattice.distance(self.numerator.device).round().long().flatten().clamp(max=self.lattice.radius + 1)
@@ -108,21 +110,28 @@ class ClassSums:
         values = torch.where(shells <= self.lattice.radius, values, 0.0)
         maps = ClassMaps(
             lattice=self.lattice,
-            values=self._confined(values, _masked(self.lattice, values, mask), mask),
+            values=self._confined(values, _masked(self.lattice, values, mask), mask, follows_density),
             weight=(denominator + damping).unflatten(1, self.lattice.shape),
             half_correlation=correlation[:, : self.lattice.radius + 1],
         )
         return maps, torch.stack(
             [
-                self._confined(half * correlation[:, shells], half.unflatten(1, self.lattice.shape), mask)
+                self._confined(
+                    half * correlation[:, shells], half.unflatten(1, self.lattice.shape), mask, follows_density
+                )
                 for half in halves
             ]
         )
 
     def _confined(
-        self, values: Float[Tensor, "k n3"], undamped: Float[Tensor, "k n n n"], mask: Float[Tensor, "n n n"]
+        self,
+        values: Float[Tensor, "k n3"],
+        undamped: Float[Tensor, "k n n n"],
+        mask: Float[Tensor, "n n n"],
+        follows_density: bool,
     ) -> Float[Tensor, "k n n n"]:
-        return _masked(self.lattice, values, mask * density_mask(self.lattice, undamped))
+        density = density_mask(self.lattice, undamped) if follows_density else torch.ones_like(mask)
+        return _masked(self.lattice, values, mask * density)
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,10 @@ class RunFolder:
         """Folder of the analysis of a class, counted from 0."""
         return self.analysis_path(epoch) / f"class_{class_index}"
 
+    def proof_path(self, epoch: int, kind: str) -> Path:
+        """Folder of half maps of an epoch and how they agree; `kind` is its last part, such as independent."""
+        return self.results / f"proof_{epoch}_{kind}"
+
     def epochs(self) -> list[int]:
         """Epochs with a checkpoint, in order; pretraining is -1."""
         matches = [re.fullmatch(r"weights\.(-?\d+)\.pkl", file.name) for file in self.results.glob("weights.*.pkl")]

@@ -18,7 +18,7 @@ from cryohydra.fourier.lattice import Lattice, to_frequency, to_real_space
 from cryohydra.geometry.rotations import random_rotations
 from cryohydra.inference.evidence import effective_number
 from cryohydra.inference.images import WeightedImages
-from cryohydra.inference.reconstruction import ClassSums, particle_mask
+from cryohydra.inference.reconstruction import ClassSums, half_of, particle_mask
 from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.physics.noise import shell_means
 from cryohydra.training.annealing import Annealing, level_for_radius, shift_step
@@ -217,7 +217,7 @@ def maps_of_random_poses(
             sums.add(
                 state.weighted(index, ground.band),
                 ground.band,
-                index.to(state.device),
+                half_of(index.to(state.device)),
                 ones,
                 torch.full_like(ones, k, dtype=torch.long),
                 rotation[:, None, None],

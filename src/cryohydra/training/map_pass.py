@@ -141,7 +141,7 @@ class MapPass:
     ) -> None:
         """Add images at several classes and poses each, but for those held out; shifts known beforehand not counted."""
         weight = torch.where(state.is_held_out(rows)[:, None], 0.0, weight)
-        self.sums.add(images, self.summed, rows, weight, class_index, rotation, shift_px)
+        self.sums.add(images, self.summed, half_of(rows), weight, class_index, rotation, shift_px)
 
     def refined_noise(self, state: TrainingState) -> NoiseSpectrum:
         """The residuals' spectrum where the band has it, the earlier one elsewhere."""

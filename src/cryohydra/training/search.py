@@ -99,6 +99,7 @@ class Searching(Stage):
         batch_size: int,
         num_passes: int = 16,
         particle_radius: float = 0.45,
+        follows_density: bool = True,
     ):
         """Plan the stage.
 
@@ -106,6 +107,7 @@ class Searching(Stage):
             slices: Cut from the maps, or at every candidate from the network that is fitted to them.
             first_radius: Band of the first pass, in Fourier pixels; the maps' own decide of the next.
             num_passes: At most.
+            follows_density: Whether maps are confined to their own density (`ClassSums.solve`).
         """
         self.search = search
         self.slice_kind = slices
@@ -115,7 +117,7 @@ class Searching(Stage):
         self.batch_size = batch_size
         self.max_images = max_images
         self.num_passes = num_passes
-        self.particle_radius = particle_radius
+        self.particle_radius, self.follows_density = particle_radius, follows_density
         self.pass_count = 0
         self.num_searched, self.num_changed = 0, 0
         """Images of this pass that were compared with whole grids, and those of them that it moved."""
@@ -261,7 +263,7 @@ class Searching(Stage):
         return 1 - torch.zeros_like(state.classes.log_evidence[rows]).scatter_add_(1, found.class_index, elsewhere)
 
     def _end_pass(self, state: TrainingState, done: MapPass) -> None:
-        state.maps, halves = done.sums.solve(self.mask)
+        state.maps, halves = done.sums.solve(self.mask, follows_density=self.follows_density)
         self.halves = halves.flatten(0, 1)
         state.noise = done.refined_noise(state)
         state.classes.update_weights()
