@@ -19,10 +19,8 @@ from cryohydra.training.grid_comparison import Comparison
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
 
-_MOST_ROUNDS = 2
-"""How often newcomers are tried at most."""
-_DOUBTED = 1 / 3
-"""Part of the classes that newcomers may replace in a round."""
+_DOUBTED = (1 / 3, 1 / 4)
+"""Part of the classes that newcomers may replace, in each round."""
 _CLEARLY_MISSED = 10.0
 """Nats for each of its images by which a class is missed that needs no newcomer."""
 _STEPS_OF_NEWCOMERS = 1.0
@@ -46,7 +44,7 @@ class AbInitio(Stage):
         self.annealing = annealing
         self.batch_size = batch_size
         of_a_round = _STEPS_OF_NEWCOMERS + _STEPS_AFTERWARDS
-        self.max_images = min(max_images, round(annealing.num_steps * batch_size * (1 + _MOST_ROUNDS * of_a_round)))
+        self.max_images = min(max_images, round(annealing.num_steps * batch_size * (1 + len(_DOUBTED) * of_a_round)))
         self.num_images_to_start = num_images_to_start
         self.num_rounds = 0
         self.num_replaced = 0
@@ -126,12 +124,15 @@ class AbInitio(Stage):
 
     def _doubt(self, state: TrainingState) -> None:
         """Call newcomers for the classes that are missed least, or end."""
+        if self.num_rounds == len(_DOUBTED):
+            self.is_done = True
+            return
         rows = torch.nonzero(self.is_compared)[:, 0]
-        num_clear = state.num_classes - round(_DOUBTED * state.num_classes)
+        num_clear = state.num_classes - round(_DOUBTED[self.num_rounds] * state.num_classes)
         evidence = state.classes.log_evidence[rows.to(state.device)]
         clear = without_the_least_missed(evidence, num_clear, _CLEARLY_MISSED)
         num_doubted = state.num_classes - len(clear.kept)
-        if self.num_rounds == _MOST_ROUNDS or not num_doubted:
+        if not num_doubted:
             self.is_done = True
             return
         self.members = rows[~torch.isin(evidence.argmax(1), clear.kept).cpu()]
