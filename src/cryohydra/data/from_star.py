@@ -241,7 +241,7 @@ def star_poses(
     return rotation, None
 
 
-def _half(columns: _Columns) -> tuple[Int[np.ndarray, "n"] | None, tuple[str, ...]]:
+def _half(columns: StarColumns) -> tuple[Int[np.ndarray, "n"] | None, tuple[str, ...]]:
     """The half of each image, None unless every one has one; and why not."""
     if not columns.has("rlnRandomSubset"):
         return None, ()
