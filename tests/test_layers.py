@@ -12,6 +12,7 @@ PACKAGE = Path(cryohydra.__file__).parent
 LAYERS = (
     {"cli"},
     {"config"},
+    {"explorer"},
     {"training", "analysis"},
     {"inference"},
     {"model"},

@@ -14,6 +14,8 @@ VERBS = {
     "analyze": "volumes, plots and a report.html from a trained run",
     "export": "particles and maps of a run for RELION and cryoSPARC",
     "prove": "half maps and FSC of each class: do the images bear out what the network shows?",
+    "explore": "look at the particles of a run in a page, select them, see their volumes",
+    "filter": "the older name of explore",
     "demo": "simulate a small mixture, reconstruct it and compare with the truth",
     "test": "see that this installation works on this machine's device",
     "simulate": "make a mixture dataset from atomic models or maps",

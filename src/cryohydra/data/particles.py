@@ -47,6 +47,8 @@ class ParticleSet:
     labels: Int[Tensor, "n"] | None
     index: Int[Tensor, "n"]
     """Row of each particle in the unfiltered input; of tilt series, its number there."""
+    rows: Int[Tensor, "n t"]
+    """Rows of its images in the unfiltered input, as `ind` names them."""
     notes: tuple[str, ...]
     """Sentences for the user."""
     half: Int[Tensor, "n"] | None = None
@@ -109,6 +111,7 @@ def open_particles(
         has_shifts=has_shifts,
         labels=None if label is None else torch.from_numpy(label[series.particle]),
         index=torch.from_numpy(series.particle),
+        rows=rows,
         notes=notes if polarity.note is None else (*notes, polarity.note),
         half=None if table.half is None else torch.from_numpy(table.half[series.rows[:, 0]]),
     )

@@ -1,0 +1,111 @@
+// The volume of a particle, or a film of volumes along a way past several.
+
+import { follow, part, post, postBytes } from "./api.js";
+import { asDensity } from "./volume.js";
+
+const QUICK = 16; // Fourier pixels: a first look, while the full volume is drawn
+const FINEST = 64;
+const FRAMES_PER_SECOND = 6;
+const element = (id) => document.getElementById(id);
+
+export class Film {
+  /** `alarms` is told what went wrong. */
+  constructor(viewer, alarms) {
+    this.viewer = viewer; this.alarms = alarms; this.ticket = 0; this.frames = []; this.conformations = []; this.at = 0;
+    element("play").addEventListener("click", () => this.play());
+    element("frame").addEventListener("input", () => this.goTo(Number(element("frame").value)));
+    element("save-volumes").addEventListener("click", () => this.saveVolumes().catch(alarms));
+    element("save-movie").addEventListener("click", () => this.saveMovie().catch(alarms));
+  }
+
+  /** Draw a class past particles of its own: one volume for one particle. */
+  async show(origin, classIndex, colour, particles, kind, count) {
+    const ticket = ++this.ticket;
+    this.stop();
+    Object.assign(this, { origin, classIndex, colour });
+    element("volume-said").textContent = "The network is drawing …";
+    const way = await post(`api/origins/${origin}/way`, { class_index: classIndex, particles, kind, count });
+    const { conformations } = await way.json();
+    if (ticket !== this.ticket) return;
+    this.conformations = conformations; this.frames = []; this.at = 0;
+    element("film").hidden = conformations.length < 2;
+    element("save-movie").hidden = conformations.length < 2;
+    element("keep").hidden = false;
+    element("viewer-hint").hidden = true;
+    const begun = performance.now();
+    if (conformations.length === 1 && conformations[0].length) {
+      const quick = await this.draw(0, QUICK);
+      if (ticket !== this.ticket) return;
+      this.viewer.show(quick, colour);
+      element("viewer").dataset.looked = ticket;
+    }
+    for (let i = 0; i < conformations.length; i++) {
+      const frame = await this.draw(i, FINEST);
+      if (ticket !== this.ticket) return;
+      this.frames.push(frame);
+      if (i === 0) this.goTo(0);
+      this.tellFrame();
+      if (conformations.length > 1) element("volume-said").textContent = `${i + 1} of ${conformations.length} volumes drawn`;
+    }
+    element("pin").disabled = false;
+    element("volume-said").textContent = conformations.length > 1 ? "" : `Drawn in ${((performance.now() - begun) / 1000).toFixed(1)} s.`;
+    element("viewer").dataset.drawn = ticket;
+    if (conformations.length > 1) this.play();
+  }
+
+  async draw(i, finest) {
+    const reply = await post(`api/origins/${this.origin}/volume`, { class_index: this.classIndex, conformation: this.conformations[i], finest });
+    return asDensity(new Float32Array(await reply.arrayBuffer()), Number(reply.headers.get("X-Pixel-Size")));
+  }
+
+  goTo(i) {
+    if (i >= this.frames.length) return;
+    this.at = i;
+    this.viewer.show(this.frames[i], this.colour);
+    this.tellFrame();
+  }
+
+  tellFrame() {
+    element("frame").max = this.conformations.length - 1;
+    element("frame").value = this.at;
+    element("frame-value").textContent = `${this.at + 1} / ${this.conformations.length}`;
+  }
+
+  play() {
+    if (this.timer) { this.stop(); return; }
+    let step = this.at >= this.frames.length - 1 ? -1 : 1;
+    element("play").textContent = "❚❚";
+    element("play").setAttribute("aria-label", "Pause");
+    this.timer = setInterval(() => {
+      if (this.frames.length < 2) return;
+      if (this.at + step < 0 || this.at + step >= this.frames.length) step = -step;
+      this.goTo(this.at + step);
+    }, 1000 / FRAMES_PER_SECOND);
+  }
+
+  stop() {
+    clearInterval(this.timer);
+    this.timer = null;
+    element("play").textContent = "▶";
+    element("play").setAttribute("aria-label", "Play");
+  }
+
+  async saveVolumes() {
+    const content = { class_index: this.classIndex, conformations: this.conformations, name: element("volume-name").value.trim() };
+    const reply = await post(`api/origins/${this.origin}/volumes`, content);
+    const saved = await follow(reply, (sentence) => { element("volume-said").textContent = sentence; });
+    element("volume-said").textContent = `Saved in ${saved}`;
+  }
+
+  async saveMovie() {
+    if (this.frames.length < this.conformations.length) throw new Error("The film is still being drawn; save it when it is complete.");
+    this.stop();
+    const pictures = this.frames.map((frame) => { this.viewer.show(frame, this.colour); return this.viewer.picture(); });
+    const { width, height } = pictures[0], bytes = new Uint8Array(width * height * 3 * pictures.length);
+    pictures.forEach((picture, i) => bytes.set(picture.pixels, i * width * height * 3));
+    this.goTo(this.at);
+    const query = `width=${width}&height=${height}&frames_per_second=${FRAMES_PER_SECOND}`;
+    const { saved } = await postBytes(`api/movies/${part(element("volume-name").value.trim())}?${query}`, bytes);
+    element("volume-said").textContent = `Saved ${saved}`;
+  }
+}
