@@ -278,7 +278,7 @@ def _page_file(name: str) -> Reply:
     package = resources.files("cryohydra")
     files = {
         file.name: file
-        for folder in (package / "explorer" / "page", package / "assets" / "web")
+        for folder in (package / "explorer" / "page", package / "assets" / "vendored")
         for file in folder.iterdir()
     }
     suffix = Path(name).suffix
