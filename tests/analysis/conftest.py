@@ -43,15 +43,21 @@ class BlobField(Field):
         super().__init__()
         self.z_dim, self.box_size = z_dim, box_size
         self.centres = torch.nn.Parameter((torch.rand(5, 3, generator=generator) - 0.5) * box_size / 2)
+        self.register_buffer("hand", torch.ones(()))
 
     def set_radial_amplitude(self, amplitude: torch.Tensor) -> None:
         """Not needed here."""
+
+    def mirror(self) -> None:
+        """Blobs at the opposite places, which move the opposite way."""
+        self.centres.data.neg_()
+        self.hand.neg_()
 
     def forward(self, frequencies: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """Coefficients of the blobs."""
         move = torch.zeros(*z.shape[:-1], 5, 3)
         if self.z_dim:
-            move[..., 0, 0] = z[..., 0]
+            move[..., 0, 0] = self.hand * z[..., 0]
         phase = 2 * math.pi * frequencies @ (self.centres + move).mT
         width = self.box_size / 16
         envelope = torch.exp(-2 * math.pi**2 * width**2 * frequencies.square().sum(-1))
@@ -175,6 +181,8 @@ def write_proof(folder: RunFolder, resolutions: list[float], epoch: int = 3) -> 
             "class": class_index,
             "halves": "shared poses, not gold standard",
             "resolution_angstrom": {"corrected": {"0.143": resolution, "0.5": 2 * resolution}},
+            "sentences": [],
+            "captions": {},
         }
         (proof / f"class_{class_index}.json").write_text(json.dumps(record))
         rows = [f"{f:.6f},{1 / (1 + (f * resolution) ** 8):.6f}" for f in frequency]

@@ -40,12 +40,13 @@ def particles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write_run(path: Path, particles: Path, truth: Truth, box_size: int) -> RunFolder:
+def write_run(path: Path, particles: Path, truth: Truth, box_size: int, downsample: int | None = None) -> RunFolder:
     """A run that found the truth, at the box of the images or a smaller one."""
     folder = RunFolder(path)
     folder.results.mkdir(parents=True)
     pixel_size = PIXEL_SIZE * BOX_SIZE / box_size
-    write_train_configs(folder.train_configs_path, read_settings({"particles": particles, "n_classes": 2}).settings)
+    values = {"particles": particles, "n_classes": 2, "downsample": downsample}
+    write_train_configs(folder.train_configs_path, read_settings(values).settings)
     rotation, shift = torch.from_numpy(truth.rotation).float(), torch.from_numpy(truth.shift_px).float()
     shift = shift * box_size / BOX_SIZE
     probability = np.eye(2)[truth.labels]
@@ -125,8 +126,11 @@ def test_halves_of_the_particle_file_are_kept(
     assert record["particles"] == [first.sum(), (truth.labels == 0).sum() - first.sum()]
 
 
-def test_a_run_at_a_small_box_is_proven_at_the_full_one(particles: Path, tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", particles / "particles.star", read_truth(particles), BOX_SIZE // 2)
+@pytest.mark.parametrize("downsample", [None, BOX_SIZE // 2])
+def test_a_run_at_a_small_box_is_proven_at_the_full_one(
+    particles: Path, tmp_path: Path, downsample: int | None
+) -> None:
+    run = write_run(tmp_path / "run", particles / "particles.star", read_truth(particles), BOX_SIZE // 2, downsample)
     assert main(["prove", str(run.path), "--particles", str(particles / "particles.star")]) == 0
     folder = run.proof_path(1, "shared")
     density, pixel_size = read_map(folder / "class_0_half1.mrc")

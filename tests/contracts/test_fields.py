@@ -35,6 +35,15 @@ def test_leading_axes_are_kept(name: str, z_dim: int, batch: tuple[int, ...]) ->
 
 
 @pytest.mark.parametrize(("name", "z_dim"), CASES)
+def test_mirrored_it_has_the_values_of_the_opposite_frequencies(name: str, z_dim: int) -> None:
+    field, points, z = build(name, z_dim), frequencies(50), torch.ones(z_dim)
+    opposite = field(-points, z).detach()
+    assert not torch.allclose(opposite, field(points, z), atol=1e-2)
+    field.mirror()
+    torch.testing.assert_close(field(points, z), opposite, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "z_dim"), CASES)
 def test_particles_are_independent(name: str, z_dim: int) -> None:
     field, points = build(name, z_dim), frequencies(4, 5)
     z = torch.randn(4, z_dim, generator=torch.Generator().manual_seed(2))

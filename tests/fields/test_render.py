@@ -29,6 +29,9 @@ class Blobs(Field):
     def set_radial_amplitude(self, amplitude: torch.Tensor) -> None:
         pass
 
+    def mirror(self) -> None:
+        raise NotImplementedError
+
 
 def blobs_in_real_space(box_size: int) -> torch.Tensor:
     axis = torch.arange(box_size, dtype=torch.float32) - box_size // 2

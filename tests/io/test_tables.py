@@ -29,6 +29,13 @@ def test_star_files_come_back(tmp_path: Path) -> None:
     assert blocks["particles"].has("rlnImageName") and not blocks["particles"].has("rlnVoltage")
 
 
+def test_only_files_with_optics_groups_are_of_relion_31(tmp_path: Path) -> None:
+    table = StarTable({"rlnOpticsGroup": np.array(["1"])})
+    for blocks in ({"": table}, {"optics": table, "particles": table}):
+        write_star(tmp_path / "a.star", blocks)
+        assert ("# version 30001" in (tmp_path / "a.star").read_text()) == ("optics" in blocks)
+
+
 @pytest.mark.parametrize("text", ["", "hello", "data_\nloop_\n_rlnA\n_rlnB\n1 2 3\n", "\x00\x01\x02"])
 def test_what_is_no_star_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.star").write_text(text)

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from cryohydra._typing import Tensor
 from cryohydra.analysis.class_analysis import ClassAnalysis, ClassFindings, ShownFigure, show_figure
 from cryohydra.analysis.class_plots import (
     LearningCurve,
+    plot_differences,
     plot_fsc_curves,
     plot_learning,
     plot_likeness,
@@ -18,11 +22,13 @@ from cryohydra.analysis.class_plots import (
     plot_shares,
 )
 from cryohydra.analysis.classes import ClassSummary, Likeness, class_warnings, compare_maps, summarise_classes
+from cryohydra.analysis.common_frame import Placement, bring_together, write_frame
 from cryohydra.analysis.confounders import find_following, tell_following, tell_independence
 from cryohydra.analysis.examples import Examples, show_examples
 from cryohydra.analysis.findings_in_words import tell_findings
 from cryohydra.analysis.fsc_curves import FscCurve, read_fsc_curves
 from cryohydra.analysis.latent import has_umap
+from cryohydra.analysis.maps import SHOWN_BOX_SIZE, shrink_map
 from cryohydra.analysis.notebook import write_notebook
 from cryohydra.analysis.options import AnalyzeOptions
 from cryohydra.analysis.palette import Theme
@@ -33,6 +39,8 @@ from cryohydra.analysis.requests import Requests, check_requests
 from cryohydra.analysis.run import Run
 from cryohydra.analysis.structures import gather_structures
 from cryohydra.data.particles import ParticleSet
+
+_MOST_SHOWN_DIFFERENCES = 6
 
 
 def analyze(
@@ -88,6 +96,7 @@ def analyze(
         columns=gather_columns(run, coordinates, particles, requests.seed),
         fsc=curves,
         fsc_figures=_draw_fsc(curves, run, folder),
+        differences=_show_side_by_side(run, summary, likeness, options, says),
         overview=_draw_overview(run, summary, likeness, folder),
         examples=_show_examples(run, requests, particles),
         findings=tuple(findings),
@@ -208,3 +217,39 @@ def _draw_overview(run: Run, summary: ClassSummary, likeness: Likeness | None, f
         correlation = likeness.correlation
         figures.append(show_figure(folder / "likeness.png", lambda theme: plot_likeness(correlation, theme), caption))
     return tuple(figures)
+
+
+def _show_side_by_side(
+    run: Run, summary: ClassSummary, likeness: Likeness | None, options: AnalyzeOptions, says: Callable[[str], None]
+) -> tuple[ShownFigure, ...]:
+    """Bring the classes into one frame, write them, and draw what differs."""
+    if likeness is None:
+        return ()
+    compared = [k for k in range(run.num_classes) if np.isfinite(likeness.correlation[k, k])]
+    first = max(compared, key=lambda k: int(summary.hard_count[k]))
+    maps = {k: run.mean_map(k) for k in compared}
+    placements = bring_together(maps, likeness.correlation, first, run.pixel_size_angstrom, says)
+    folder, sign = run.folder.frame_path(run.epoch), -1 if options.invert else 1
+    write_frame(folder, placements, likeness.correlation, run.latents, run.pixel_size_angstrom, sign)
+    laid = [placement for placement in placements if placement.neighbour is not None]
+    laid.sort(key=lambda placement: -placement.alignment.correlation)
+    density = {placement.class_index: placement.density for placement in placements}
+    rows = [_difference_row(placement, density) for placement in laid[:_MOST_SHOWN_DIFFERENCES]]
+    caption = (
+        "Each class, in the middle, laid on the one it is most like, on the left: projections along z, and their "
+        "difference, red where the class in the middle has more density, blue where it has less. All classes in this "
+        "frame, with poses to match, are in one_frame/."
+    )
+    return (show_figure(folder / "differences.png", lambda theme: plot_differences(rows, theme), caption),)
+
+
+def _difference_row(placement: Placement, density: dict[int, Tensor]) -> tuple[str, Float[np.ndarray, "3 n n"]]:
+    assert placement.neighbour is not None
+    both = density[placement.neighbour], placement.density, placement.difference
+    pictures = torch.stack([shrink_map(one, SHOWN_BOX_SIZE).sum(0) for one in both]).numpy()
+    hand = ", mirrored" if placement.alignment.is_mirrored else ""
+    name = (
+        f"class {placement.neighbour} | class {placement.class_index}{hand} | difference; "
+        f"alike to {placement.alike_to_angstrom:.0f} Å"
+    )
+    return name, pictures

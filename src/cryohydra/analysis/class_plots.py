@@ -170,6 +170,29 @@ def plot_likeness(correlation: Float[np.ndarray, "k k"], theme: Theme = LIGHT, t
     return figure
 
 
+def plot_differences(
+    pairs: Sequence[tuple[str, Float[np.ndarray, "3 h w"]]], theme: Theme = LIGHT, title: str = ""
+) -> Figure:
+    """Rows of three pictures: one class, the class laid on it, and the difference, blue where the second has less.
+
+    Args:
+        pairs: A name for each row, and its pictures, all in one unit.
+    """
+    figure = new_figure(theme, 0.4 + 2.2 * len(pairs))
+    panels = figure.subplots(len(pairs), 3, squeeze=False)
+    for row, (name, pictures) in zip(panels, pairs, strict=True):
+        low, high = np.percentile(pictures[:2], [1, 99.8])
+        reach = max(float(np.abs(pictures[2]).max()), 1e-12)
+        for axes, picture in zip(row[:2], pictures, strict=False):
+            axes.imshow(picture, cmap="gray", vmin=low, vmax=high, origin="lower")
+        row[2].imshow(pictures[2], cmap="RdBu_r", vmin=-reach, vmax=reach, origin="lower")
+        for axes in row:
+            axes.set_axis_off()
+        row[1].set_title(name, color=theme.ink, fontsize=9)
+    figure.suptitle(title, color=theme.ink, fontsize=11, x=0.01, ha="left")
+    return figure
+
+
 def plot_learning(curves: Sequence[LearningCurve], theme: Theme = LIGHT, title: str = "") -> Figure:
     """Loss against images seen, one panel for each stage, since the stages' losses do not compare."""
     num_rows = -(-len(curves) // 3)

@@ -38,6 +38,8 @@ class ReportContent:
     columns: PackedColumns
     fsc: tuple[FscCurve, ...]
     fsc_figures: tuple[ShownFigure, ...]
+    differences: tuple[ShownFigure, ...]
+    """Of classes that are alike."""
     overview: tuple[ShownFigure, ...]
     examples: dict[int, Examples]
     """By class."""
@@ -75,6 +77,7 @@ def write_report(content: ReportContent, path: Path) -> None:
     parts = {
         "Structures": room.keep(_structures(content, path)),
         "Classes": _class_rows(content, room),
+        "Differences": _plots(content.differences),
         "Particles": _landscape(content),
         "Resolution": _plots(content.fsc_figures),
         "Examples": _examples(content, room),

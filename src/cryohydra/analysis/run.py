@@ -116,6 +116,13 @@ class Run:
         with torch.no_grad():
             return self.mixture.map(class_index, z, self.radius).float().cpu() * self.density_scale
 
+    def mean_map(self, class_index: int) -> Float[Tensor, "d d d"]:
+        """The density of a class at the mean conformation of its particles, as the training wrote it if it did."""
+        map_path = self.folder.map_path(self.epoch, class_index)
+        if map_path.exists():
+            return torch.from_numpy(read_map(map_path)[0])
+        return self.draw(class_index, self.latents.conformation[self.members(class_index)].mean(axis=0))
+
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl that are whole."""
         if not self.folder.metrics_path.exists():

@@ -95,5 +95,5 @@ def _with_images(settings: Settings, particles: Path | None, datadir: Path | Non
     """The settings of the run, images read as they are needed, at another box if asked."""
     update: dict[str, Any] = {"lazy": True}
     if particles is not None:
-        update |= {"particles": particles, "datadir": datadir}
+        update |= {"particles": particles, "datadir": datadir, "downsample": None}
     return settings.model_copy(update=update)

@@ -39,6 +39,7 @@ def open_input(settings: Settings) -> ParticleSet:
         labels=settings.labels,
         ind=settings.ind,
         datadir=settings.datadir,
+        downsample=settings.downsample,
         lazy=settings.lazy,
         invert=settings.invert_data,
         num_tilts=settings.num_tilts,

@@ -35,6 +35,8 @@ class InputSettings(Section):
     """Folder to look in for the images that a .star or .cs names: by file name first, then by whole path."""
     ind: int | Path | None = None
     """Use only some images: a number n for the first n, or a .pkl with an array of row numbers."""
+    downsample: Positive | None = None
+    """Size in pixels to which images are cropped in Fourier space as they are read; as they are if not given."""
     labels: Path | None = None
     """True classes of the particles, a .pkl of whole numbers; used only to colour figures."""
     invert_data: Literal["auto"] | bool = "auto"

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cryohydra._typing import Float
+from cryohydra._typing import Float, Int
 from cryohydra.data.aberrations import cs_aberration_notes
 from cryohydra.data.table import ImageTable, refer_to_images, rescale_to_box
 from cryohydra.errors import UnreadableFile
@@ -23,14 +23,7 @@ def read_cs_particles(path: Path, datadir: Path | None) -> ImageTable:
     """
     records = read_cs(path)
     names = records.dtype.names or ()
-    if not {"blob/path", "blob/idx"} <= set(names):
-        raise UnreadableFile(
-            f"{path} lacks blob/path or blob/idx; wanted a .cs of particles that names its images. "
-            "If it is a passthrough file, give the file it goes with."
-        )
-    # A path relative to the project begins with ">".
-    files = np.char.lstrip(np.char.decode(records["blob/path"].astype(bytes)), ">")
-    references = refer_to_images(path, files, records["blob/idx"].astype(np.int64), datadir)
+    references = refer_to_images(path, *cs_image_names(path, records), datadir)
     ctf = cs_ctf(records, references.box_size)
     rotation, shift_px = cs_poses(records, None if ctf is None else ctf[:, 1])
     num_images = len(records)
@@ -51,6 +44,22 @@ def read_cs_particles(path: Path, datadir: Path | None) -> ImageTable:
         notes=cs_aberration_notes(records, ctf, references.box_size),
         half=records["alignments3D/split"].astype(np.int64) % 2 if "alignments3D/split" in names else None,
     )
+
+
+def cs_image_names(path: Path, records: np.ndarray) -> tuple[np.ndarray, Int[np.ndarray, "n"]]:
+    """The file of each image, and the image's number in it, from 0.
+
+    Raises:
+        UnreadableFile: If the records name no images.
+    """
+    if not {"blob/path", "blob/idx"} <= set(records.dtype.names or ()):
+        raise UnreadableFile(
+            f"{path} lacks blob/path or blob/idx; wanted a .cs of particles that names its images. "
+            "If it is a passthrough file, give the file it goes with."
+        )
+    # A path relative to the project begins with ">".
+    files = np.char.lstrip(np.char.decode(records["blob/path"].astype(bytes)), ">")
+    return files, records["blob/idx"].astype(np.int64)
 
 
 def cs_ctf(records: np.ndarray, box_size: int) -> Float[np.ndarray, "n 9"] | None:

@@ -39,7 +39,7 @@ def read_star_particles(path: Path, datadir: Path | None) -> ImageTable:
                 f"{path} says that its images are {what} ({name} is 1); wanted images as they were taken. "
                 "Extract them again without it."
             )
-    references = _references(path, particles, datadir)
+    references = refer_to_images(path, *image_names(path, particles), datadir)
     box_size = references.box_size
     ctf, notes = _ctf(columns, references)
     rotation, shift_px = star_poses(columns, None if ctf is None else ctf[:, 1])
@@ -131,7 +131,12 @@ def star_columns(path: Path, blocks: Mapping[str, StarTable]) -> StarColumns:
     return StarColumns(particles, optics, np.array([groups[name] for name in names], dtype=np.int64))
 
 
-def _references(path: Path, particles: StarTable, datadir: Path | None) -> ImageReferences:
+def image_names(path: Path, particles: StarTable) -> tuple[np.ndarray, Int[np.ndarray, "n"]]:
+    """The file of each image as it is written, and the image's number in it, from 0.
+
+    Raises:
+        UnreadableFile: If something else than number@file is written.
+    """
     names = particles.column("rlnImageName")
     matches = [re.fullmatch(r"(\d+)@(.+)", name) for name in names]
     wrong = next((name for name, match in zip(names, matches, strict=True) if match is None), None)
@@ -142,7 +147,7 @@ def _references(path: Path, particles: StarTable, datadir: Path | None) -> Image
         )
     row = np.array([int(match.group(1)) - 1 for match in matches if match], dtype=np.int64)
     files = np.array([match.group(2).removesuffix(STACK_SUFFIX) for match in matches if match], dtype=str)
-    return refer_to_images(path, files, row, datadir)
+    return files, row
 
 
 def _ctf(columns: StarColumns, references: ImageReferences) -> tuple[Float[np.ndarray, "n 9"] | None, tuple[str, ...]]:

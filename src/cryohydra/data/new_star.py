@@ -8,7 +8,7 @@ import numpy as np
 from cryohydra._typing import Float, Int
 from cryohydra.data.aberrations import cs_aberration_notes
 from cryohydra.data.cs_file import CsFile
-from cryohydra.data.from_cs import cs_ctf
+from cryohydra.data.from_cs import cs_ctf, cs_image_names
 from cryohydra.data.from_star import STACK_SUFFIX
 from cryohydra.data.star_file import StarFile
 from cryohydra.data.table import rescale_to_box
@@ -70,8 +70,7 @@ def star_of_cs(file: CsFile) -> tuple[StarFile, tuple[str, ...]]:
     records, box_size = file.records, file.box_size_px()
     if box_size is None or (ctf := cs_ctf(records, int(box_size[0]))) is None:
         raise UserError(f"{file.path} does not tell the CTF and the box of its images; export it as .cs.")
-    stack = np.char.lstrip(np.char.decode(records["blob/path"].astype(bytes)), ">")
-    star = new_star_file(file.path, stack, records["blob/idx"].astype(np.int64), int(box_size[0]), ctf)
+    star = new_star_file(file.path, *cs_image_names(file.path, records), int(box_size[0]), ctf)
     half = file.half()
     if half is not None:
         particles = star.blocks["particles"].having({"rlnRandomSubset": (half + 1).astype(str)})

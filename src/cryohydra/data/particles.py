@@ -16,7 +16,7 @@ from cryohydra.data.polarity import find_polarity
 from cryohydra.data.selection import read_labels, read_selection
 from cryohydra.data.source import ParticleSource
 from cryohydra.data.sources import StackSource
-from cryohydra.data.table import ImageTable, optics_of_tilts, rescale_to_box
+from cryohydra.data.table import ImageTable, fourier_cropped, optics_of_tilts, rescale_to_box
 from cryohydra.data.tilts import TiltSeries, group_tilts, single_images
 from cryohydra.errors import InputMismatch, UserError
 from cryohydra.io.ctf_file import check_ctf_table, read_ctf_file
@@ -63,6 +63,7 @@ def open_particles(
     labels: Path | None = None,
     ind: int | Path | None = None,
     datadir: Path | None = None,
+    downsample: int | None = None,
     lazy: bool = False,
     invert: Literal["auto"] | bool = "auto",
     num_tilts: int | None = None,
@@ -78,6 +79,7 @@ def open_particles(
         labels: One for each particle before selection.
         ind: How many images, or a file of the rows, to use; of tilt series, rows are single tilts.
         datadir: Folder of the images that a .star or .cs names.
+        downsample: Pixels to a side to which images are cropped in Fourier space as they are read.
         lazy: Whether images stay on disk.
         invert: Whether to flip the sign of images; "auto" finds out.
         num_tilts: Tilts of each particle; None if images are single particles.
@@ -88,7 +90,7 @@ def open_particles(
     Raises:
         UserError: If files are missing, unreadable, or do not belong together.
     """
-    table = _read_table(Path(particles), datadir)
+    table = fourier_cropped(_read_table(Path(particles), datadir), downsample)
     selected = read_selection(ind, len(table), table.origin)
     if num_tilts is None:
         series = single_images(table, selected)

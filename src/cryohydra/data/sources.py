@@ -7,9 +7,10 @@ from cryohydra._typing import Float, Int, Tensor
 from cryohydra.data.source import ParticleSource
 from cryohydra.data.table import ImageReferences
 from cryohydra.errors import UnreadableFile
+from cryohydra.fourier.resampling import crop_images
 from cryohydra.physics.ctf import Optics
 
-_CHUNK = 512
+_CHUNK = 128
 
 
 class StackSource:
@@ -118,17 +119,24 @@ def typical_pixel_size(optics: Optics) -> float:
 
 
 def read_images(references: ImageReferences, rows: Int[np.ndarray, "b"]) -> Float[Tensor, "b d d"]:
-    """Images as they are in the files, each file read in order.
+    """Images as they are in the files, or cropped, each file read in order.
 
     Raises:
         UnreadableFile: If an image is constant or has values that are not finite.
     """
+    images = read_unchecked_images(references, rows)
+    _refuse_empty(images, references, rows)
+    return images
+
+
+def read_unchecked_images(references: ImageReferences, rows: Int[np.ndarray, "b"]) -> Float[Tensor, "b d d"]:
+    """The same, whatever the values are."""
     images = torch.empty(len(rows), references.box_size, references.box_size)
     for stack in np.unique(references.stack[rows]):
         here = np.flatnonzero(references.stack[rows] == stack)
         here = here[np.argsort(references.row[rows[here]], kind="stable")]
-        images[torch.from_numpy(here)] = torch.from_numpy(references.stacks[stack].read(references.row[rows[here]]))
-    _refuse_empty(images, references, rows)
+        found = torch.from_numpy(references.stacks[stack].read(references.row[rows[here]]))
+        images[torch.from_numpy(here)] = crop_images(found, references.box_size)
     return images
 
 

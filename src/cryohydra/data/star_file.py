@@ -41,14 +41,14 @@ class StarFile(ParticleFile):
     path: Path
     blocks: Mapping[str, StarTable]
     version: int | None = 30001
-    """As RELION states it; None where it does not, as in 3.0."""
+    """As RELION states it; None where it does not, as in 3.0, and without optics groups."""
 
     @classmethod
     def read(cls, path: Path) -> "StarFile":
         """Read it."""
         blocks = read_star(path)
         star_columns(path, blocks)  # refuses what has no images
-        return cls(path, blocks, star_version(path))
+        return cls(path, blocks, star_version(path) if "optics" in blocks else None)
 
     def write(self, path: Path) -> None:
         """Write it as the version of RELION it came from does."""

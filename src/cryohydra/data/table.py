@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from cryohydra._typing import Float, Int
-from cryohydra.errors import InputMismatch, UnreadableFile
+from cryohydra.errors import InputMismatch, UnreadableFile, UserError
 from cryohydra.io.ctf_file import NUM_COLUMNS
 from cryohydra.io.mrc import MrcStack
 from cryohydra.physics.ctf import Optics
@@ -22,14 +22,11 @@ class ImageReferences:
     """Position in `stacks`."""
     row: Int[np.ndarray, "n"]
     """Image in the stack, from 0."""
+    box_size: int
+    """Pixels to a side of an image as it is read; larger ones in the files are cropped in Fourier space."""
 
     def __len__(self) -> int:
         return len(self.row)
-
-    @property
-    def box_size(self) -> int:
-        """Pixels to a side, the same in all stacks."""
-        return self.stacks[0].box_size
 
     def __getitem__(self, index: Int[np.ndarray, "m"]) -> "ImageReferences":
         return replace(self, stack=self.stack[index], row=self.row[index])
@@ -72,20 +69,18 @@ class ImageTable:
         return self.references.box_size
 
 
-def open_stacks(paths: list[Path]) -> tuple[MrcStack, ...]:
-    """Open stacks that all hold images of one size.
+def check_one_size(stacks: tuple[MrcStack, ...]) -> None:
+    """See that all stacks hold images of one size.
 
     Raises:
         InputMismatch: If their sizes differ.
     """
-    stacks = tuple(MrcStack(path) for path in paths)
     for stack in stacks:
         if stack.box_size != stacks[0].box_size:
             raise InputMismatch(
                 f"{stack.path} holds images of {stack.box_size} px but {stacks[0].path} of {stacks[0].box_size} px; "
-                "wanted one size. Rescale or crop them to the same box."
+                "wanted one size. Bring them to one box with `drgnai downsample`."
             )
-    return stacks
 
 
 def refer_to_images(
@@ -100,11 +95,19 @@ def refer_to_images(
 
     Raises:
         UnreadableFile: If a file is not found, or has fewer images.
+        InputMismatch: If the files hold images of different sizes.
     """
+    references = find_images(origin, paths, row, datadir)
+    check_one_size(references.stacks)
+    return references
+
+
+def find_images(origin: Path, paths: np.ndarray, row: Int[np.ndarray, "n"], datadir: Path | None) -> ImageReferences:
+    """The same where images of different sizes are wanted too; as they are referred to, they have the smallest."""
     if not len(paths):
         raise UnreadableFile(f"{origin} describes no image; wanted at least one row.")
     names, stack = np.unique(paths, return_inverse=True)
-    stacks = open_stacks(locate_images(origin, [str(name) for name in names], datadir))
+    stacks = tuple(MrcStack(found) for found in locate_images(origin, [str(name) for name in names], datadir))
     num_images = np.array([opened.num_images for opened in stacks])[stack]
     wrong = np.flatnonzero((row < 0) | (row >= num_images))
     if len(wrong):
@@ -113,7 +116,7 @@ def refer_to_images(
             f"{origin} refers to image {row[first] + 1} of {stacks[stack[first]].path}, which holds "
             f"{num_images[first]}; it may be truncated or another file. Copy it again or correct the row."
         )
-    return ImageReferences(stacks, stack, row)
+    return ImageReferences(stacks, stack, row, min(opened.box_size for opened in stacks))
 
 
 def locate_images(origin: Path, names: list[str], datadir: Path | None) -> list[Path]:
@@ -140,6 +143,36 @@ def locate_images(origin: Path, names: list[str], datadir: Path | None) -> list[
             )
         found.append(existing)
     return found
+
+
+def fourier_cropped(table: ImageTable, box_size: int | None) -> ImageTable:
+    """The table with its images cropped in Fourier space as they are read; as it is if no size is given.
+
+    Raises:
+        UserError: If the size is odd or larger than the images.
+    """
+    if box_size is None:
+        return table
+    check_crop(table.origin, table.box_size, box_size)
+    return replace(
+        table,
+        references=replace(table.references, box_size=box_size),
+        ctf=None if table.ctf is None else rescale_to_box(table.ctf, box_size),
+        shift_px=None if table.shift_px is None else table.shift_px * (box_size / table.box_size),
+    )
+
+
+def check_crop(origin: Path, box_size: int, smaller: int) -> None:
+    """See that images can be cropped to a size.
+
+    Raises:
+        UserError: If it is odd or larger than they are.
+    """
+    if smaller % 2 or not 0 < smaller <= box_size:
+        raise UserError(
+            f"{origin} has images of {box_size} px, which cannot be cropped in Fourier space to {smaller} px; "
+            f"wanted an even number up to {box_size}."
+        )
 
 
 def rescale_to_box(ctf: Float[np.ndarray, "n 9"], box_size: int) -> Float[np.ndarray, "n 9"]:

@@ -35,6 +35,10 @@ class Field(nn.Module, ABC):
         A hint for training: what is learned is then of order one at every frequency.
         """
 
+    @abstractmethod
+    def mirror(self) -> None:
+        """Become the density inverted through its centre, of the other hand: what was at -f is now at f."""
+
 
 class FrozenSettings(BaseModel):
     """Settings that are checked when made and never change."""

@@ -83,6 +83,10 @@ class MLPField(Field):
         """Replace `radial_amplitude`."""
         self.radial.set(amplitude)
 
+    def mirror(self) -> None:
+        """Exchange f and -f: every random point goes to the opposite place."""
+        self.features.points_px.neg_()
+
     def forward(
         self, frequencies: Float[Tensor, "*batch p 3"], z: Float[Tensor, "*batch z"]
     ) -> Float[Tensor, "*batch p"]:

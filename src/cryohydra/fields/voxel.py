@@ -45,6 +45,11 @@ class VoxelField(Field):
         """Replace `radial_amplitude`."""
         self.radial.set(amplitude)
 
+    @torch.no_grad()
+    def mirror(self) -> None:
+        """Exchange f and -f: the lattice is symmetric about zero."""
+        self.coefficients.copy_(self.coefficients.flip(0, 1, 2))
+
     def forward(
         self, frequencies: Float[Tensor, "*batch p 3"], z: Float[Tensor, "*batch z"]
     ) -> Float[Tensor, "*batch p"]:

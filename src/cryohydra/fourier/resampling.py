@@ -1,4 +1,4 @@
-"""A map on other voxels."""
+"""Maps on other voxels, images on larger pixels."""
 
 import math
 
@@ -6,6 +6,27 @@ import torch
 
 from cryohydra._typing import Float, Tensor
 from cryohydra.fourier.gridding import FourierSampler
+
+
+def crop_images(images: Float[Tensor, "*batch d d"], box_size: int) -> Float[Tensor, "*batch n n"]:
+    """The same field of view on fewer pixels, the centre at index D//2; white noise keeps its variance per pixel.
+
+    Only the frequencies below the new Nyquist frequency are kept. A constant is multiplied by d / box_size.
+
+    Args:
+        box_size: Even, at most d; images of that size come back as they are.
+    """
+    old = images.shape[-1]
+    assert old % 2 == 0 and box_size % 2 == 0 and box_size <= old
+    if box_size == old:
+        return images
+    half = box_size // 2
+    # Columns of the transform that are cut off need no second pass.
+    fourier = torch.fft.fft(torch.fft.rfft(images, norm="ortho")[..., :half], dim=-2, norm="ortho")
+    cropped = fourier.new_zeros(*images.shape[:-2], box_size, half + 1)
+    cropped[..., :half, :half] = fourier[..., :half, :]
+    cropped[..., half + 1 :, :half] = fourier[..., old - half + 1 :, :]
+    return torch.fft.irfft2(cropped, s=(box_size, box_size), norm="ortho")
 
 
 def resample_map(

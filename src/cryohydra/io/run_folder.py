@@ -59,6 +59,10 @@ class RunFolder:
         """Folder of the analysis of a class, counted from 0."""
         return self.analysis_path(epoch) / f"class_{class_index}"
 
+    def frame_path(self, epoch: int) -> Path:
+        """Folder of the maps of all classes in one frame."""
+        return self.analysis_path(epoch) / "one_frame"
+
     def proof_path(self, epoch: int, kind: str) -> Path:
         """Folder of half maps of an epoch and how they agree; `kind` is its last part, such as independent."""
         return self.results / f"proof_{epoch}_{kind}"

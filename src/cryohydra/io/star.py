@@ -100,9 +100,10 @@ def write_star(path: Path, blocks: Mapping[str, StarTable], version: int | None 
     """Write blocks as RELION reads them.
 
     Args:
-        version: Stated above each block; RELION takes a file without it as one of 3.0.
+        version: Stated above each block if there are optics groups. RELION takes a file without it as one of 3.0, and
+            overlooks shifts in pixels in one that states it.
     """
-    comment = "" if version is None else f"# version {version}\n\n"
+    comment = f"# version {version}\n\n" if version is not None and "optics" in blocks else ""
     with write_atomically(path) as temporary, open(temporary, "w") as file:
         for name, table in blocks.items():
             file.write(f"\n{comment}data_{name}\n\nloop_\n")

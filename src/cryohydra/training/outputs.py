@@ -1,5 +1,6 @@
 """What an epoch leaves in the run folder."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -44,22 +45,11 @@ class EpochWriter:
 
     def write(self, state: TrainingState, stage: int, stage_state: dict[str, Any]) -> None:
         """Write everything of the current epoch."""
-        epoch, box_size = state.epoch, state.images.box_size
-        latents = self.latents(state)
-        shift = None if not np.any(latents.shift_px) else -latents.shift_px / box_size
-        rotation = latents.rotation.reshape(-1, 3, 3)
-        write_pose_file(self.run.pose_path(epoch), rotation, None if shift is None else shift.reshape(-1, 2))
-        write_pickle(self.run.conformation_path(epoch), latents.conformation)
-        write_pickle(self.run.class_probability_path(epoch), latents.class_probability)
-        write_latents(self.run.latents_path(epoch), latents)
-        for k in range(state.num_classes):
-            density = (state.class_map(k) * self.scale).cpu().numpy().astype(np.float32)
-            write_map(self.run.map_path(epoch, k), density, state.images.pixel_size_angstrom)
         checkpoint = Checkpoint(
-            epoch=epoch,
+            epoch=state.epoch,
             field_name=self.field_name,
             field_settings=self.field_settings,
-            box_size=box_size,
+            box_size=state.images.box_size,
             pixel_size_angstrom=state.images.pixel_size_angstrom,
             z_dim=state.mixture.z_dim,
             num_classes=state.num_classes,
@@ -72,7 +62,8 @@ class EpochWriter:
                 "radius": state.drawn_radius,
             },
         )
-        save_checkpoint(self.run.weights_path(epoch), checkpoint)
+        densities = (_array(state.class_map(k) * self.scale).astype(np.float32) for k in range(state.num_classes))
+        write_epoch(self.run, checkpoint, self.latents(state), densities)
 
     def latents(self, state: TrainingState) -> Latents:
         """Pose, class and conformation of each particle, as they are after the last update."""
@@ -96,6 +87,26 @@ class EpochWriter:
         if self.learns_weights:
             return torch.softmax(state.scores.scores, dim=1)
         return state.classes.log_posterior().exp()
+
+
+def write_epoch(
+    run: RunFolder, checkpoint: Checkpoint, latents: Latents, densities: Iterable[Float[np.ndarray, "d d d"]]
+) -> None:
+    """Write latents, maps and checkpoint of an epoch.
+
+    Args:
+        densities: Of each class.
+    """
+    epoch, box_size = checkpoint.epoch, checkpoint.box_size
+    shift = None if not np.any(latents.shift_px) else -latents.shift_px / box_size
+    rotation = latents.rotation.reshape(-1, 3, 3)
+    write_pose_file(run.pose_path(epoch), rotation, None if shift is None else shift.reshape(-1, 2))
+    write_pickle(run.conformation_path(epoch), latents.conformation)
+    write_pickle(run.class_probability_path(epoch), latents.class_probability)
+    write_latents(run.latents_path(epoch), latents)
+    for k, density in enumerate(densities):
+        write_map(run.map_path(epoch, k), density, checkpoint.pixel_size_angstrom)
+    save_checkpoint(run.weights_path(epoch), checkpoint)
 
 
 def _of_class(values: Float[Tensor, "n k z"], best: Int[Tensor, "n"]) -> Float[Tensor, "n z"]:
