@@ -167,6 +167,7 @@ def particles_of(folder: RunFolder, epoch: int = 3) -> ParticleSet:
         has_shifts=False,
         labels=torch.from_numpy(latents.particle_index % 3),
         index=torch.from_numpy(latents.particle_index),
+        rows=torch.from_numpy(latents.particle_index)[:, None],
         notes=(),
     )
 
