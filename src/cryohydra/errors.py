@@ -1,5 +1,8 @@
 """What goes wrong because of what the user gave, in one sentence each."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 
 class UserError(ValueError):
     """Something the user gave cannot be used; the message says what came, what was wanted and what to do."""
@@ -19,3 +22,24 @@ class UnknownSetting(UserError):
 
 class RunFolderBusy(UserError):
     """Another process is training in the run folder."""
+
+
+Complain = Callable[[UserError], None]
+"""What a reader tells of a problem; it goes on with what is left if this returns."""
+
+Read = TypeVar("Read")
+Otherwise = TypeVar("Otherwise")
+
+
+def stop(problem: UserError) -> None:
+    """Go on with no problem at all."""
+    raise problem
+
+
+def attempt(complain: Complain, read: Callable[[], Read], otherwise: Otherwise) -> Read | Otherwise:
+    """What is read, or something else where it cannot be."""
+    try:
+        return read()
+    except UserError as problem:
+        complain(problem)
+        return otherwise

@@ -15,7 +15,7 @@ from PIL import Image
 from cryohydra.analysis.chimerax import Scene, ShownMap, write_classes_script, write_motion_script
 from cryohydra.analysis.embedded_maps import choose_scale, crop_map, pack_series
 from cryohydra.analysis.maps import enlarge_map, shrink_map
-from cryohydra.analysis.movies import write_movie
+from cryohydra.analysis.movies import movie_suffix, write_movie
 from cryohydra.analysis.surfaces import half_width_above, picture_surface, shown_level
 
 
@@ -113,9 +113,9 @@ def test_scripts_name_files_as_seen_from_their_folder(tmp_path: Path) -> None:
     assert (z - 50 - 30) * np.tan(np.radians(15)) == pytest.approx(30, abs=0.01)
 
 
-def frames(count: int) -> list[np.ndarray]:
+def frames(count: int) -> np.ndarray:
     """A square that goes from left to right."""
-    shown = [np.full((32, 48, 3), 255, dtype=np.uint8) for _ in range(count)]
+    shown = np.full((count, 32, 48, 3), 255, dtype=np.uint8)
     for number, frame in enumerate(shown):
         frame[8:24, 4 * number : 4 * number + 12] = (200, 20, 20)
     return shown
@@ -123,8 +123,9 @@ def frames(count: int) -> list[np.ndarray]:
 
 def test_a_film_without_ffmpeg_goes_there_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    path = write_movie(tmp_path / "motion", frames(5))
+    path = tmp_path / f"motion{movie_suffix()}"
     assert path.name == "motion.gif"
+    write_movie(path, frames(5))
     with Image.open(path) as film:
         assert film.n_frames == 8 and film.info["loop"] == 0
         places = []
@@ -137,13 +138,15 @@ def test_a_film_without_ffmpeg_goes_there_and_back(tmp_path: Path, monkeypatch: 
 def test_a_film_with_ffmpeg_is_mp4(tmp_path: Path) -> None:
     if shutil.which("ffmpeg") is None:
         pytest.skip("ffmpeg is not installed; apt-get install ffmpeg")
-    path = write_movie(tmp_path / "motion", frames(5))
+    path = tmp_path / f"motion{movie_suffix()}"
+    write_movie(path, frames(5))
     assert path.name == "motion.mp4" and path.read_bytes()[4:8] == b"ftyp"
 
 
 def test_a_still_film_is_one_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with Image.open(write_movie(tmp_path / "motion", frames(1))) as film:
+    write_movie(tmp_path / "motion.gif", frames(1))
+    with Image.open(tmp_path / "motion.gif") as film:
         assert film.n_frames == 1
 
 

@@ -34,7 +34,7 @@ def test_a_stop_tells_how_to_go_on(
 
     words = ["downsample", str(particle_files.particles), "-D", "8", "-o", str(tmp_path / "small")]
     with monkeypatch.context() as patch:
-        patch.setattr(downsampling, "read_unchecked_images", stop)
+        patch.setattr(downsampling, "read_any_images", stop)
         assert main(words) == INTERRUPTED
     assert "the same command goes on" in capsys.readouterr().out
     assert main(words) == 0

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from cryohydra.analysis.maps import shrink_map
 from cryohydra.analysis.run import Run
@@ -15,7 +14,6 @@ from cryohydra.data.particles import ParticleSet
 from cryohydra.data.sources import ArraySource
 from cryohydra.errors import UserError
 from cryohydra.explorer.gallery import picture_particles
-from cryohydra.explorer.movies import write_movie
 from cryohydra.explorer.shelf import Shelf, pack, particles_in, unpack
 from cryohydra.explorer.sources import Sources
 from cryohydra.explorer.traversals import graph_path, straight_path, thin
@@ -205,16 +203,6 @@ def test_a_large_box_is_shown_smaller_at_its_true_size(known_run: KnownRun, monk
         whole = shrink_map(run.mixture.map(0, torch.zeros(2), 7) * run.density_scale, 16)
     # They differ by a constant: each takes the mean outside its own sphere for zero.
     assert torch.allclose(shown - shown.mean(), whole - whole.mean(), atol=1e-4)
-
-
-def test_a_movie_goes_there_and_back(tmp_path: Path) -> None:
-    frames = np.zeros((4, 8, 10, 3), dtype=np.uint8)
-    frames[np.arange(4), :, np.arange(4)] = 255
-    write_movie(tmp_path / "m.gif", frames, 5)
-    with Image.open(tmp_path / "m.gif") as movie:
-        assert (movie.n_frames, movie.size, movie.info["duration"]) == (6, (10, 8), 200)
-        movie.seek(2)
-        assert np.asarray(movie.convert("RGB"))[0, :5, 0].tolist() == [0, 0, 255, 0, 0]
 
 
 @pytest.mark.parametrize("box_size", [32, 200])

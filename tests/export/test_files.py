@@ -211,6 +211,20 @@ def test_a_passthrough_file_is_joined_by_uid(shared_data: Path, tmp_path: Path) 
         file.joined(tmp_path / "passthrough.cs")
 
 
+def test_what_a_cs_lacks_is_read_from_the_passthrough_file_beside_it(shared_data: Path, tmp_path: Path) -> None:
+    whole = CsFile.read(shared_data / "particles" / "cryodrgn_tests" / "empiar_10076_7.cs").records
+    own = ["uid", *(name for name in whole.dtype.names if name.startswith("alignments3D/"))]
+    passed = ["uid", *(name for name in whole.dtype.names if name not in own)]
+    write_cs(tmp_path / "particles.cs", whole[own])
+    with pytest.raises(UnreadableFile, match="lacks uid, blob/path"):
+        CsFile.read(tmp_path / "particles.cs")
+    write_cs(tmp_path / "passthrough_particles.cs", whole[passed][::-1])
+    read = CsFile.read(tmp_path / "particles.cs").records
+    assert set(read.dtype.names) == set(whole.dtype.names)
+    for name in whole.dtype.names:
+        assert np.array_equal(read[name], whole[name]), name
+
+
 def test_a_star_made_anew_has_a_group_for_each_optics(tmp_path: Path) -> None:
     row = [64, 2.0, 15000, 14000, 30, 300, 2.7, 0.1, 90]
     ctf = np.array([row, row, row], dtype=float)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -76,12 +77,17 @@ def plot_probabilities(
 
 
 def plot_orientations(rotation: Float[np.ndarray, "n 3 3"], theme: Theme = LIGHT, title: str = "") -> Figure:
-    """Viewing directions over the sphere (Mollweide), as density against an even spread of one.
+    """Viewing directions over the sphere, on a page of their own."""
+    figure = new_figure(theme, 1.9, 3.6)
+    draw_orientations(figure.add_subplot(projection="mollweide"), rotation, theme, title)
+    return figure
+
+
+def draw_orientations(axes: Axes, rotation: Float[np.ndarray, "n 3 3"], theme: Theme, title: str) -> None:
+    """Viewing directions over the sphere (Mollweide axes), as density against an even spread of one.
 
     Single directions are drawn as dots while they are few.
     """
-    figure = new_figure(theme, 1.9, 3.6)
-    axes = figure.add_subplot(projection="mollweide")
     axes.set_facecolor(theme.paper)
     direction = rotation[:, 2, :].astype(np.float64)
     longitude = np.arctan2(direction[:, 1], direction[:, 0])
@@ -93,7 +99,7 @@ def plot_orientations(rotation: Float[np.ndarray, "n 3 3"], theme: Theme = LIGHT
     )  # fmt: skip
     if len(rotation) <= 300:
         axes.scatter(longitude, latitude, s=dot_size(300) / 3, color="#ffffff", edgecolors="#000000", lw=0.4)
-    bar = figure.colorbar(mesh, ax=axes, orientation="vertical", shrink=0.75, pad=0.03)
+    bar = figure_of(axes).colorbar(mesh, ax=axes, orientation="vertical", shrink=0.75, pad=0.03)
     style_colour_bar(bar.ax, theme, "times even spread")
     bar.outline.set_visible(False)
     axes.set_title(title, color=theme.ink, fontsize=11, loc="left")
@@ -102,7 +108,6 @@ def plot_orientations(rotation: Float[np.ndarray, "n 3 3"], theme: Theme = LIGHT
     axes.tick_params(colors=theme.ink, labelsize=8)
     axes.grid(color="#ffffff", alpha=0.25, linewidth=0.5)
     axes.spines["geo"].set_color(theme.faint)
-    return figure
 
 
 def sphere_density(

@@ -139,6 +139,7 @@ def _box(file: ParticleFile, found: FoundImages, datadir: Path | None) -> ImageB
     size = file.box_size_px()
     if size is None:
         first = locate_images(file.path, [file.first_image()], datadir)[0]
+        assert first is not None
         size = np.full(len(file), float(MrcStack(first).box_size))
     pixel_size = file.pixel_size_angstrom()
     if pixel_size is None:

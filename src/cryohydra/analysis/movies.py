@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,38 +14,37 @@ from cryohydra.io.atomic import write_atomically
 FRAMES_PER_SECOND = 10
 
 
-def write_movie(stem: Path, frames: Sequence[UInt8[np.ndarray, "h w 3"]]) -> Path:
+def movie_suffix() -> str:
+    """The kind of movie that this machine can write."""
+    return ".mp4" if shutil.which("ffmpeg") else ".gif"
+
+
+def write_movie(path: Path, frames: UInt8[np.ndarray, "v h w 3"], frames_per_second: int = FRAMES_PER_SECOND) -> None:
     """Write frames of red, green and blue from 0 to 255, there and back again, to be looped.
 
     Args:
-        stem: Path without the ending, which depends on what there is to write with. Sides must be even for MP4.
-
-    Returns:
-        The file.
+        path: Its suffix says of what kind, see `movie_suffix`.
 
     Raises:
         UserError: If ffmpeg is there but fails.
     """
-    cycle = [*frames, *frames[-2:0:-1]]
-    ffmpeg = shutil.which("ffmpeg")
-    path = stem.with_suffix(".gif" if ffmpeg is None else ".mp4")
+    cycle = np.concatenate([frames, frames[-2:0:-1]])
     with write_atomically(path) as temporary:
-        if ffmpeg is None:
-            first, *others = [Image.fromarray(frame).quantize(128, dither=Image.Dither.NONE) for frame in cycle]
-            duration = round(1000 / FRAMES_PER_SECOND)
-            first.save(temporary, "gif", save_all=True, append_images=others, duration=duration, loop=0)
+        if path.suffix == ".mp4":
+            _encode(temporary, cycle, frames_per_second)
         else:
-            _encode(ffmpeg, temporary, cycle)
-    return path
+            first, *others = [Image.fromarray(frame).quantize(128, dither=Image.Dither.NONE) for frame in cycle]
+            duration = round(1000 / frames_per_second)
+            first.save(temporary, "gif", save_all=True, append_images=others, duration=duration, loop=0)
 
 
-def _encode(ffmpeg: str, path: Path, frames: Sequence[UInt8[np.ndarray, "h w 3"]]) -> None:
-    height, width = frames[0].shape[:2]
-    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(FRAMES_PER_SECOND), "-i", "-"]
-    # yuv420p and faststart: what presentations and browsers play.
-    result = ["-pix_fmt", "yuv420p", "-movflags", "+faststart", "-y", str(path)]
-    pixels = b"".join(np.ascontiguousarray(frame).tobytes() for frame in frames)
-    done = subprocess.run([ffmpeg, "-loglevel", "error", *source, *result], input=pixels, capture_output=True)
+def _encode(path: Path, frames: UInt8[np.ndarray, "v h w 3"], frames_per_second: int) -> None:
+    # yuv420p and faststart: what presentations and browsers play; the former wants even sides.
+    height, width = frames.shape[1] // 2 * 2, frames.shape[2] // 2 * 2
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(frames_per_second), "-i", "-"]
+    result = ["-pix_fmt", "yuv420p", "-movflags", "+faststart", "-f", "mp4", "-y", str(path)]
+    pixels = np.ascontiguousarray(frames[:, :height, :width]).tobytes()
+    done = subprocess.run(["ffmpeg", "-loglevel", "error", *source, *result], input=pixels, capture_output=True)
     if done.returncode:
         raise UserError(
             f"ffmpeg could not write {path.name} ({done.stderr.decode(errors='replace').strip()}); "

@@ -11,7 +11,7 @@ from cryohydra._typing import Float, Tensor
 from cryohydra.analysis.chimerax import Scene, ShownMap, write_classes_script, write_motion_script
 from cryohydra.analysis.class_analysis import ClassFindings, Film
 from cryohydra.analysis.embedded_maps import PackedScale, PackedSeries, choose_scale, crop_map, pack_series
-from cryohydra.analysis.movies import write_movie
+from cryohydra.analysis.movies import movie_suffix, write_movie
 from cryohydra.analysis.palette import class_colours
 from cryohydra.analysis.run import Run
 from cryohydra.analysis.surfaces import picture_surface, shade_surface
@@ -60,7 +60,8 @@ def gather_structures(
             says(f"Class {found.class_index}: filming {film.count} volumes in {film.folder.name}.")
             densities = [crop_map(density, scale) for density in _read_back(film, is_inverted)]
             series.append(pack_series(film.caption, densities, scale))
-            write_movie(film.folder / "motion", [_on_white(density, scale.level, colour) for density in densities])
+            frames = np.stack([_on_white(density, scale.level, colour) for density in densities])
+            write_movie(film.folder / f"motion{movie_suffix()}", frames)
             states = [ShownMap(volume_path(film.folder, number), colour, is_inverted) for number in range(film.count)]
             write_motion_script(film.folder / "motion.cxc", states, scene)
         picture = picture_surface(cropped, scale.level, colour)

@@ -62,10 +62,10 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--port is {args.port}; wanted 1 to 65535, or none for any that is free.")
     explorer = build_explorer(args.outdir, args.epoch, args.compare, args.kmeans, args.plot_inds)
     with serving(ExplorerServer(explorer.routes(), args.port)) as server:
-        print(f"The explorer is at {server.address}\nStop it with Ctrl-C; what you saved stays.", flush=True)
-        if not args.no_browser and has_screen():
-            webbrowser.open(server.address)
         try:
+            print(f"The explorer is at {server.address}\nStop it with Ctrl-C; what you saved stays.", flush=True)
+            if not args.no_browser and has_screen():
+                webbrowser.open(server.address)
             while True:
                 time.sleep(3600)
         except KeyboardInterrupt:

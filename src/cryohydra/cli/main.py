@@ -9,6 +9,7 @@ import cryohydra
 from cryohydra.errors import UserError
 
 VERBS = {
+    "check": "look at particles before training: what is wrong, what it will cost, what to type",
     "setup": "describe an experiment: which images, what is known, what is asked",
     "train": "reconstruct: classes, maps, poses, conformations",
     "analyze": "volumes, plots and a report.html from a trained run",
@@ -38,6 +39,7 @@ A first run:
   drgnai demo my-demo --quick            see the whole way on simulated images, in a minute
 
 Your own images:
+  drgnai check particles.star            all that is wrong or doubtful, and what a training will cost
   drgnai setup OUT --particles particles.star --reconstruction-type het --cfgs n_classes=4
   drgnai train OUT                       results go to OUT/out, then they are analysed
   drgnai analyze OUT --class-idx 0 2     more volumes and plots; open OUT/out/analysis_E/report.html

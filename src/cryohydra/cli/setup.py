@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cryohydra.cli.arguments import add_cfgs, add_outdir, parse_assignments, subparser
 from cryohydra.config.catalogue import find_dataset, with_dataset
 from cryohydra.config.files import read_values, write_configs
@@ -14,7 +16,11 @@ from cryohydra.config.inputs import open_input
 from cryohydra.config.paths import with_resolved_paths
 from cryohydra.config.reading import Reading, read_settings
 from cryohydra.config.sections import RETIRED
+from cryohydra.config.settings import Settings
+from cryohydra.data.inspection import inspect_particles
+from cryohydra.data.inspection.optics import check_optics, ctf_rows
 from cryohydra.data.particles import ParticleSet
+from cryohydra.errors import UserError
 from cryohydra.io.run_folder import RunFolder
 
 DESCRIPTION = """\
@@ -48,12 +54,17 @@ def add_parser(subparsers: Any) -> None:
     add_outdir(parser)
     inputs = parser.add_argument_group("images")
     inputs.add_argument("--particles", metavar="FILE", help="images: .mrcs, .mrc, .txt, .star or .cs")
-    inputs.add_argument("--ctf", metavar="FILE", help="CTF parameters, .pkl (not needed with .star and .cs)")
-    inputs.add_argument("--pose", metavar="FILE", help="known poses, .pkl (.star and .cs may hold them)")
-    inputs.add_argument("--datadir", metavar="FOLDER", help="where the images are that a .star or .cs names")
     inputs.add_argument(
         "--dataset", metavar="NAME", help="instead of files: a label in $DRGNAI_DATASETS, or a .yaml of one dataset"
     )
+    add_experiment(parser, inputs)
+
+
+def add_experiment(parser: argparse.ArgumentParser, inputs: Any) -> None:
+    """What belongs to the images, in the group `inputs`, and what is asked of them."""
+    inputs.add_argument("--ctf", metavar="FILE", help="CTF parameters, .pkl (not needed with .star and .cs)")
+    inputs.add_argument("--pose", metavar="FILE", help="known poses, .pkl (.star and .cs may hold them)")
+    inputs.add_argument("--datadir", metavar="FOLDER", help="where the images are that a .star or .cs names")
     quick = parser.add_argument_group("what is asked (quick_config)")
     quick.add_argument("--capture-setup", choices=["spa", "et"], help="single particles (default) or tilt series")
     quick.add_argument(
@@ -110,10 +121,10 @@ def set_up(outdir: Path, flags: Mapping[str, Any]) -> Experiment:
     run = RunFolder(outdir.absolute())
     exists = run.configs_path.exists()
     before = read_values(run.configs_path) if exists else {}
-    values = _combined(before, flags, with_defaults=not exists)
+    values = combined_values(before, flags, with_defaults=not exists)
     reading = read_settings(values, origin=str(run.configs_path) if exists else "The settings")
     # Lazily: a look at up to a thousand images is enough here, training sees them all.
-    particles = open_input(reading.settings.model_copy(update={"lazy": True}))
+    particles, doubts = _opened(reading.settings.model_copy(update={"lazy": True}))
 
     changes = _changes(before, values) if exists else ()
     run.results.mkdir(parents=True, exist_ok=True)
@@ -124,11 +135,51 @@ def set_up(outdir: Path, flags: Mapping[str, Any]) -> Experiment:
     if changes or not exists:
         write_configs(run.configs_path, values)
     written = changes or ((f"{run.configs_path} stays as it is.",) if exists else (f"Wrote {run.configs_path}.",))
-    lines = (*_describe(particles), *particles.notes, *reading.notes, *written, f"Next: drgnai train {outdir}")
+    lines = (*_describe(particles), *particles.notes, *doubts, *reading.notes, *written)
+    lines += (f"Next: drgnai train {outdir}",)
     return Experiment(run, reading, lines)
 
 
-def _combined(before: Mapping[str, Any], flags: Mapping[str, Any], with_defaults: bool) -> dict[str, Any]:
+def _opened(settings: Settings) -> tuple[ParticleSet, list[str]]:
+    """The particles, and what is doubtful about their optics.
+
+    Raises:
+        UserError: If they cannot be used, with all else that is wrong with the files.
+    """
+    try:
+        particles = open_input(settings)
+    except UserError as problem:
+        _add_what_else_is_wrong(settings, problem)
+        raise
+    source = particles.source
+    optics = ctf_rows(source.optics(torch.arange(len(source))), source.box_size)
+    found = check_optics(optics, str(settings.ctf or settings.particles))
+    wrong = [f"{one.sentence} {one.advice}" for one in found if one.severity == "error"]
+    if wrong:
+        raise UserError("\n".join(wrong))
+    return particles, [f"{one.sentence} {one.advice}" for one in found]
+
+
+def _add_what_else_is_wrong(settings: Settings, problem: UserError) -> None:
+    """Look at the files, without their images, and raise all of their problems if there are several."""
+    if settings.particles is None or not settings.particles.is_file():
+        return
+    found = inspect_particles(
+        settings.particles,
+        ctf=settings.ctf,
+        pose=settings.pose,
+        datadir=settings.datadir,
+        downsample=settings.downsample,
+        max_images=0,
+    )
+    others = [f"{one.sentence} {one.advice}" for one in found.findings if one.severity == "error"]
+    sentences = [str(problem), *(one for one in others if one.casefold() != str(problem).casefold())]
+    if len(sentences) > 1:
+        told = "".join(f"\n  - {sentence}" for sentence in sentences)
+        raise type(problem)(f"{len(sentences)} things are to be mended:{told}") from problem
+
+
+def combined_values(before: Mapping[str, Any], flags: Mapping[str, Any], with_defaults: bool) -> dict[str, Any]:
     """Flags over the dataset they name, over what was there before."""
     quick = flags.get("quick_config")
     dataset = find_dataset(str(flags["dataset"])) if flags.get("dataset") is not None else {}

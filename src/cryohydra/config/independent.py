@@ -97,5 +97,6 @@ def _only(particles: ParticleSet, rows: Int[Tensor, "m"]) -> ParticleSet:
         poses=None if poses is None else Pose(poses.rotation[rows], poses.shift_px[rows]),
         labels=None,
         index=particles.index[rows],
+        rows=particles.rows[rows],
         half=None,
     )

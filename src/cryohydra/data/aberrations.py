@@ -19,7 +19,7 @@ def star_aberration_notes(
     optics: StarTable | None, ctf: Float[np.ndarray, "n 9"] | None, box_size: int
 ) -> tuple[str, ...]:
     """One sentence for each effect in a table of optics groups, with the largest size over the groups."""
-    if optics is None or ctf is None:
+    if optics is None or ctf is None or not (ctf[:, 1] > 0).all():
         return ()
     nyquist, wavelength = _nyquist(ctf), _wavelength(ctf)
     sizes = {}
@@ -41,7 +41,7 @@ def star_aberration_notes(
 
 def cs_aberration_notes(records: np.ndarray, ctf: Float[np.ndarray, "n 9"] | None, box_size: int) -> tuple[str, ...]:
     """One sentence for each effect in the records of a .cs file, with the largest size over the images."""
-    if ctf is None:
+    if ctf is None or not (ctf[:, 1] > 0).all():
         return ()
     names = records.dtype.names or ()
     nyquist, wavelength = _nyquist(ctf), _wavelength(ctf)

@@ -10,9 +10,10 @@ import torch
 from cryohydra._typing import Float, Int
 from cryohydra.data.findings import ImageBox, ImageFindings, ParticleFile
 from cryohydra.data.from_cs import cs_poses
+from cryohydra.data.passthrough import rows_of_uids, with_passthrough
 from cryohydra.errors import InputMismatch, UnreadableFile
 from cryohydra.geometry.rotations import matrix_to_rotation_vector
-from cryohydra.io.cs import read_cs, write_cs, write_csg
+from cryohydra.io.cs import read_cs, with_columns, write_cs, write_csg
 
 # What cryoSPARC itself keeps of a 3D alignment, and the values for what it measures and a run does not.
 _ALIGNMENT: list[tuple[str, Any, int]] = [
@@ -34,8 +35,8 @@ class CsFile(ParticleFile):
 
     @classmethod
     def read(cls, path: Path) -> "CsFile":
-        """Read it."""
-        records = read_cs(path)
+        """Read it, with what it lacks from passthrough files beside it, as a training does."""
+        records, _ = with_passthrough(path, read_cs(path))
         if not {"uid", "blob/path", "blob/idx"} <= set(records.dtype.names or ()):
             raise UnreadableFile(
                 f"{path} lacks uid, blob/path or blob/idx; wanted a .cs of particles that names its images. "
@@ -83,14 +84,13 @@ class CsFile(ParticleFile):
         names = other.dtype.names or ()
         if "uid" not in names:
             raise UnreadableFile(f"{passthrough} has no column uid; wanted the passthrough file of {self.path}.")
-        order = np.argsort(other["uid"], kind="stable")
-        place = order[np.searchsorted(other["uid"], self.records["uid"], sorter=order).clip(max=len(other) - 1)]
-        if not len(other) or (other["uid"][place] != self.records["uid"]).any():
+        rows = rows_of_uids(self.records["uid"], other["uid"])
+        if rows is None:
             raise InputMismatch(
                 f"{passthrough} lacks particles of {self.path}; wanted the passthrough file of the same job."
             )
         new = [name for name in names if not self._has(name)]
-        return replace(self, records=_having(self.records, {name: other[name][place] for name in new}))
+        return replace(self, records=with_columns(self.records, {name: other[name][rows] for name in new}))
 
     def names_images_beside(self) -> bool:
         """Whether images are named from the folder of the .csg, as in exports of cryoSPARC."""
@@ -121,7 +121,7 @@ class CsFile(ParticleFile):
                 column = np.empty(len(records), dtype=records.dtype[full] if self._has(full) else kind)
                 column[...] = values.get(name, default)
                 columns[full] = column
-        return replace(self, records=_having(records, columns))
+        return replace(self, records=with_columns(records, columns))
 
     def findings(self, box: ImageBox) -> ImageFindings:
         """What is in its alignment.
@@ -152,17 +152,3 @@ class CsFile(ParticleFile):
 
     def _has(self, name: str) -> bool:
         return name in (self.records.dtype.names or ())
-
-
-def _having(records: np.ndarray, columns: dict[str, np.ndarray]) -> np.ndarray:
-    """The same records with some columns replaced in their places, or added at the end."""
-    names = records.dtype.names or ()
-    # Each column's own type, without the padding that a structure in a file may have.
-    fields = [(name, records.dtype[name]) for name in names]
-    fields += [
-        (name, np.dtype((values.dtype, values.shape[1:]))) for name, values in columns.items() if name not in names
-    ]
-    made = np.empty(len(records), dtype=fields)
-    for name, _ in fields:
-        made[name] = columns[name] if name in columns else records[name]
-    return made

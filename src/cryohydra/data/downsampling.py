@@ -13,7 +13,7 @@ import torch
 
 from cryohydra._typing import Int
 from cryohydra.data.smaller_files import ImageCopies, read_particle_file
-from cryohydra.data.sources import read_unchecked_images
+from cryohydra.data.sources import read_any_images
 from cryohydra.data.table import ImageReferences, check_crop
 from cryohydra.errors import UserError
 from cryohydra.io.atomic import write_atomically
@@ -100,7 +100,7 @@ class Downsampling:
         images = np.empty((len(rows), self._box_size, self._box_size), dtype=np.float32)
         for begin in range(0, len(rows), _BATCH):
             some = rows[begin : begin + _BATCH]
-            images[begin : begin + len(some)] = read_unchecked_images(self._images, some).numpy()
+            images[begin : begin + len(some)] = read_any_images(self._images, some).numpy()
             advanced(len(some))
         broken = np.flatnonzero(~np.isfinite(images[:, 0, 0]))
         images[broken] = 0

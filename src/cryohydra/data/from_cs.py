@@ -7,23 +7,30 @@ import torch
 
 from cryohydra._typing import Float, Int
 from cryohydra.data.aberrations import cs_aberration_notes
+from cryohydra.data.passthrough import with_passthrough
 from cryohydra.data.table import ImageTable, refer_to_images, rescale_to_box
-from cryohydra.errors import UnreadableFile
+from cryohydra.errors import Complain, UnreadableFile, stop
 from cryohydra.geometry.rotations import rotation_vector_to_matrix
 from cryohydra.io.cs import read_cs
 
 _CTF_FIELDS = ("ctf/df1_A", "ctf/df2_A", "ctf/df_angle_rad", "ctf/accel_kv", "ctf/cs_mm", "ctf/amp_contrast")
 
 
-def read_cs_particles(path: Path, datadir: Path | None) -> ImageTable:
+def read_cs_particles(path: Path, datadir: Path | None, complain: Complain = stop) -> ImageTable:
     """The images that a .cs file describes.
 
     Raises:
         UserError: If it cannot be read or describes no images.
     """
-    records = read_cs(path)
+    records, notes = with_passthrough(path, read_cs(path))
     names = records.dtype.names or ()
-    references = refer_to_images(path, *cs_image_names(path, records), datadir)
+    references = refer_to_images(
+        path,
+        *cs_image_names(path, records),
+        datadir,
+        stated_box_size=int(records["blob/shape"][0, 0]) if "blob/shape" in names and len(records) else 0,
+        complain=complain,
+    )
     ctf = cs_ctf(records, references.box_size)
     rotation, shift_px = cs_poses(records, None if ctf is None else ctf[:, 1])
     num_images = len(records)
@@ -41,7 +48,7 @@ def read_cs_particles(path: Path, datadir: Path | None) -> ImageTable:
         # The sign by which cryoSPARC multiplies images to make particles white.
         is_white=records["blob/sign"] > 0 if "blob/sign" in names else None,
         habit_is_white=False,
-        notes=cs_aberration_notes(records, ctf, references.box_size),
+        notes=notes + cs_aberration_notes(records, ctf, references.box_size),
         half=records["alignments3D/split"].astype(np.int64) % 2 if "alignments3D/split" in names else None,
     )
 
@@ -55,7 +62,8 @@ def cs_image_names(path: Path, records: np.ndarray) -> tuple[np.ndarray, Int[np.
     if not {"blob/path", "blob/idx"} <= set(records.dtype.names or ()):
         raise UnreadableFile(
             f"{path} lacks blob/path or blob/idx; wanted a .cs of particles that names its images. "
-            "If it is a passthrough file, give the file it goes with."
+            "Give the file of the job that extracted or imported the particles, or put it beside this one as "
+            "..._passthrough_....cs."
         )
     # A path relative to the project begins with ">".
     files = np.char.lstrip(np.char.decode(records["blob/path"].astype(bytes)), ">")

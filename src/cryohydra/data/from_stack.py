@@ -4,32 +4,29 @@ from pathlib import Path
 
 import numpy as np
 
-from cryohydra.data.table import ImageReferences, ImageTable, check_one_size
-from cryohydra.errors import UnreadableFile
-from cryohydra.io.mrc import MrcStack
+from cryohydra.data.table import ImageReferences, ImageTable, open_stacks
+from cryohydra.errors import Complain, UnreadableFile, stop
 
 
-def read_stack(path: Path, datadir: Path | None) -> ImageTable:
+def read_stack(path: Path, datadir: Path | None, complain: Complain = stop) -> ImageTable:
     """The images of one stack."""
-    return _bare_table(path, (MrcStack(path),))
+    return _bare_table(path, [path], complain)
 
 
-def read_stack_list(path: Path, datadir: Path | None) -> ImageTable:
+def read_stack_list(path: Path, datadir: Path | None, complain: Complain = stop) -> ImageTable:
     """The images of the stacks that a text file lists, one a line, relative to it.
 
     Raises:
         UserError: If it is missing or empty, or its stacks hold images of different sizes.
     """
-    stacks = listed_stacks(path, datadir)
-    check_one_size(stacks)
-    return _bare_table(path, stacks)
+    return _bare_table(path, listed_stacks(path, datadir), complain)
 
 
-def listed_stacks(path: Path, datadir: Path | None) -> tuple[MrcStack, ...]:
+def listed_stacks(path: Path, datadir: Path | None) -> list[Path]:
     """The stacks that a text file lists.
 
     Raises:
-        UnreadableFile: If it or one of them is missing, or it is empty.
+        UnreadableFile: If it is missing or empty.
     """
     try:
         lines = [line.strip() for line in path.read_text().splitlines()]
@@ -38,19 +35,32 @@ def listed_stacks(path: Path, datadir: Path | None) -> tuple[MrcStack, ...]:
     names = [line for line in lines if line]
     if not names:
         raise UnreadableFile(f"{path} is empty; wanted one .mrcs path a line.")
-    return tuple(MrcStack((datadir or path.parent) / name) for name in names)
+    return [(datadir or path.parent) / name for name in names]
 
 
-def every_image(stacks: tuple[MrcStack, ...]) -> ImageReferences:
-    """All images of some stacks, in order."""
+def every_image(
+    origin: Path, paths: list[Path], complain: Complain = stop, *, wants_one_size: bool = True
+) -> ImageReferences:
+    """All images of some stacks, in order.
+
+    Args:
+        wants_one_size: As `open_stacks` takes it.
+
+    Raises:
+        UserError: If one cannot be used, unless `complain` goes on; if none can.
+    """
+    opened = open_stacks(paths, complain, wants_one_size=wants_one_size)
+    stacks = tuple(stack for stack in opened if stack is not None)
+    if not stacks:
+        raise UnreadableFile(f"{origin} holds no image that can be read; wanted one at least.")
     counts = [stack.num_images for stack in stacks]
     stack = np.repeat(np.arange(len(stacks)), counts)
     row = np.concatenate([np.arange(count) for count in counts])
     return ImageReferences(stacks, stack, row, min(opened.box_size for opened in stacks))
 
 
-def _bare_table(origin: Path, stacks: tuple[MrcStack, ...]) -> ImageTable:
-    references = every_image(stacks)
+def _bare_table(origin: Path, paths: list[Path], complain: Complain) -> ImageTable:
+    references = every_image(origin, paths, complain)
     num_images = len(references)
     return ImageTable(
         origin=origin,

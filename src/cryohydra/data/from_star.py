@@ -11,7 +11,7 @@ import torch
 from cryohydra._typing import Float, Int
 from cryohydra.data.aberrations import star_aberration_notes
 from cryohydra.data.table import ImageReferences, ImageTable, refer_to_images, rescale_to_box
-from cryohydra.errors import InputMismatch, UnreadableFile, UserError
+from cryohydra.errors import Complain, InputMismatch, UnreadableFile, UserError, attempt, stop
 from cryohydra.geometry.rotations import euler_to_matrix
 from cryohydra.io.star import StarTable, read_star
 
@@ -25,7 +25,7 @@ _ALTERED_DATA = {
 }
 
 
-def read_star_particles(path: Path, datadir: Path | None) -> ImageTable:
+def read_star_particles(path: Path, datadir: Path | None, complain: Complain = stop) -> ImageTable:
     """The images that a STAR file describes.
 
     Raises:
@@ -35,29 +35,38 @@ def read_star_particles(path: Path, datadir: Path | None) -> ImageTable:
     particles, optics, optics_row = columns.particles, columns.optics, columns.optics_row
     for name, what in _ALTERED_DATA.items():
         if columns.has(name) and np.any(columns.floats(name) != 0):
-            raise UserError(
-                f"{path} says that its images are {what} ({name} is 1); wanted images as they were taken. "
-                "Extract them again without it."
+            complain(
+                UserError(
+                    f"{path} says that its images are {what} ({name} is 1); wanted images as they were taken. "
+                    "Extract them again without it."
+                )
             )
-    references = refer_to_images(path, *image_names(path, particles), datadir)
+    references = refer_to_images(
+        path,
+        *image_names(path, particles),
+        datadir,
+        stated_box_size=_stated_box_size(columns, complain),
+        complain=complain,
+    )
     box_size = references.box_size
-    ctf, notes = _ctf(columns, references)
-    rotation, shift_px = star_poses(columns, None if ctf is None else ctf[:, 1])
-    half, half_notes = _half(columns)
-    scale = columns.floats("rlnCtfScalefactor") if columns.has("rlnCtfScalefactor") else np.ones(len(particles))
+    ctf, notes = attempt(complain, lambda: _ctf(columns, references), (np.empty((0, 9)), ()))
+    pixel_size = ctf[:, 1] if ctf is not None and len(ctf) else None
+    rotation, shift_px = attempt(complain, lambda: star_poses(columns, pixel_size), (None, None))
+    half, half_notes = attempt(complain, lambda: _half(columns), (None, ()))
+    scale = attempt(complain, lambda: columns.floats_or("rlnCtfScalefactor", 1.0), np.ones(len(particles)))
     return ImageTable(
         origin=path,
         references=references,
         ctf=ctf,
         scale=scale,
-        dose=_dose(columns),
+        dose=attempt(complain, lambda: _dose(columns), None),
         group=np.unique(optics_row, return_inverse=True)[1] if optics_row is not None else np.zeros(len(scale), int),
         rotation=rotation,
         shift_px=shift_px,
         particle=next((columns.texts(name) for name in _PARTICLE_NAMES if columns.has(name)), None),
         is_white=None,
         habit_is_white=True,
-        notes=(*notes, *half_notes, *star_aberration_notes(optics, ctf, box_size)),
+        notes=(*notes, *half_notes, *star_aberration_notes(optics, None if pixel_size is None else ctf, box_size)),
         half=half,
     )
 
@@ -107,9 +116,11 @@ def particle_block(path: Path, blocks: Mapping[str, StarTable]) -> str:
         return "particles"
     name = next((name for name, table in blocks.items() if table.has("rlnImageName")), None)
     if name is None:
+        sets = [table for table in blocks.values() if table.has("rlnTomoParticlesFile")]
+        named = ", ".join(sets[0].column("rlnTomoParticlesFile")) if sets else None
         raise UnreadableFile(
             f"{path} has no table with a column _rlnImageName (blocks: {', '.join(map(repr, blocks)) or 'none'}); "
-            "wanted a STAR file of particles."
+            + ("wanted a STAR file of particles." if named is None else f"give the file that it names, {named}.")
         )
     return name
 
@@ -150,6 +161,12 @@ def image_names(path: Path, particles: StarTable) -> tuple[np.ndarray, Int[np.nd
     return files, row
 
 
+def _stated_box_size(columns: StarColumns, complain: Complain) -> int:
+    """Pixels to a side, 0 if the file does not tell."""
+    stated = attempt(complain, lambda: columns.floats_or("rlnImageSize", 0.0), np.zeros(1))
+    return int(stated.max(initial=0))
+
+
 def _ctf(columns: StarColumns, references: ImageReferences) -> tuple[Float[np.ndarray, "n 9"] | None, tuple[str, ...]]:
     """CTF rows for the box of the images, None if the file has no defocus; and what was assumed."""
     needed = ("rlnDefocusU", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
@@ -171,7 +188,8 @@ def _ctf(columns: StarColumns, references: ImageReferences) -> tuple[Float[np.nd
 
 def _pixel_size(columns: StarColumns, references: ImageReferences) -> tuple[Float[np.ndarray, "n"], tuple[str, ...]]:
     """Angstrom per pixel of each image, and what is doubtful about it."""
-    in_headers = [stack.pixel_size_angstrom or np.nan for stack in references.stacks]
+    # What position -1 picks is of no stack.
+    in_headers = [*(stack.pixel_size_angstrom or np.nan for stack in references.stacks), np.nan]
     header = np.array(in_headers)[references.stack]
     told = star_pixel_size(columns)
     if told is None:

@@ -18,13 +18,13 @@ from cryohydra.data.source import ParticleSource
 from cryohydra.data.sources import StackSource
 from cryohydra.data.table import ImageTable, fourier_cropped, optics_of_tilts, rescale_to_box
 from cryohydra.data.tilts import TiltSeries, group_tilts, single_images
-from cryohydra.errors import InputMismatch, UserError
+from cryohydra.errors import Complain, InputMismatch, UserError, stop
 from cryohydra.io.ctf_file import check_ctf_table, read_ctf_file
 from cryohydra.io.pose_file import read_pose_file
 from cryohydra.physics.ctf import Optics
 from cryohydra.physics.pose import Pose
 
-READERS: dict[str, Callable[[Path, Path | None], ImageTable]] = {
+READERS: dict[str, Callable[[Path, Path | None, Complain], ImageTable]] = {
     ".mrcs": read_stack,
     ".mrc": read_stack,
     ".txt": read_stack_list,
@@ -90,7 +90,7 @@ def open_particles(
     Raises:
         UserError: If files are missing, unreadable, or do not belong together.
     """
-    table = fourier_cropped(_read_table(Path(particles), datadir), downsample)
+    table = fourier_cropped(read_table(Path(particles), datadir), downsample)
     selected = read_selection(ind, len(table), table.origin)
     if num_tilts is None:
         series = single_images(table, selected)
@@ -127,23 +127,28 @@ def rows_of_tilts(
     Raises:
         UserError: As `open_particles` does.
     """
-    table = _read_table(particles, datadir)
+    table = read_table(particles, datadir)
     selected = read_selection(ind, len(table), table.origin)
     return group_tilts(table, selected, num_tilts, None, 0.0, False).rows
 
 
-def _read_table(particles: Path, datadir: Path | None) -> ImageTable:
+def read_table(particles: Path, datadir: Path | None, complain: Complain = stop) -> ImageTable:
+    """What a file says of its images.
+
+    Raises:
+        UserError: If it cannot be read; if it has problems that leave something to go on with, `complain` decides.
+    """
     if particles.suffix not in READERS:
         raise UserError(f"{particles} is of an unknown kind; wanted a file ending in {', '.join(READERS)}.")
     if datadir is not None and not Path(datadir).is_dir():
         raise UserError(f"datadir {datadir} is not a folder; wanted the one that holds the images.")
-    return READERS[particles.suffix](particles, None if datadir is None else Path(datadir))
+    return READERS[particles.suffix](particles, None if datadir is None else Path(datadir), complain)
 
 
 def _optics(table: ImageTable, series: TiltSeries, ctf_path: Path | None) -> Optics:
     if ctf_path is not None:
         ctf = read_ctf_file(ctf_path)
-        _check_length(ctf_path, len(ctf), table)
+        check_length(ctf_path, len(ctf), table)
         ctf = rescale_to_box(ctf, table.box_size)
     elif table.ctf is not None:
         ctf = check_ctf_table(table.origin, table.ctf)
@@ -157,7 +162,7 @@ def _poses(table: ImageTable, rows: Int[np.ndarray, "n t"], pose_path: Path | No
     rotation, shift_px = table.rotation, table.shift_px
     if pose_path is not None:
         rotation, shift_fraction = read_pose_file(pose_path)
-        _check_length(pose_path, len(rotation), table)
+        check_length(pose_path, len(rotation), table)
         shift_px = None if shift_fraction is None else -shift_fraction * table.box_size
     if rotation is None:
         return None, False
@@ -168,7 +173,12 @@ def _poses(table: ImageTable, rows: Int[np.ndarray, "n t"], pose_path: Path | No
     ), shift_px is not None
 
 
-def _check_length(path: Path, length: int, table: ImageTable) -> None:
+def check_length(path: Path, length: int, table: ImageTable) -> None:
+    """See that another file describes as many images.
+
+    Raises:
+        InputMismatch: If it does not.
+    """
     if length != len(table):
         raise InputMismatch(
             f"{path} describes {length} images but {table.origin} holds {len(table)}. "

@@ -11,7 +11,8 @@ from cryohydra._typing import Float, Int
 from cryohydra.data.from_cs import cs_image_names
 from cryohydra.data.from_stack import every_image, listed_stacks
 from cryohydra.data.from_star import image_names, particle_block, star_columns
-from cryohydra.data.table import ImageReferences, find_images
+from cryohydra.data.passthrough import with_passthrough
+from cryohydra.data.table import ImageReferences, refer_to_images
 from cryohydra.errors import InputMismatch, UserError
 from cryohydra.io.atomic import write_atomically
 from cryohydra.io.cs import read_cs, write_cs
@@ -75,7 +76,7 @@ class CroppableStar(CroppableFile):
         self._blocks = read_star(path)
         columns = star_columns(path, self._blocks)
         self._particles, self._optics_row, self._optics = columns.particles, columns.optics_row, columns.optics
-        self.references = find_images(path, *image_names(path, self._particles), datadir)
+        self.references = refer_to_images(path, *image_names(path, self._particles), datadir, wants_one_size=False)
 
     def write(self, path: Path, copies: ImageCopies) -> None:
         """Write pixel sizes and image sizes of each optics group, and shifts that are in pixels; angstrom stay.
@@ -146,8 +147,9 @@ class CroppableCs(CroppableFile):
     """
 
     def __init__(self, path: Path, datadir: Path | None):
-        self._records = read_cs(path)
-        self.references = find_images(path, *cs_image_names(path, self._records), datadir)
+        # The smaller file has no passthrough file beside it.
+        self._records, _ = with_passthrough(path, read_cs(path))
+        self.references = refer_to_images(path, *cs_image_names(path, self._records), datadir, wants_one_size=False)
 
     def write(self, path: Path, copies: ImageCopies) -> None:
         """Write names, shape and pixel size of the images; alignments stay in pixels of their own `psize_A`."""
@@ -183,7 +185,7 @@ class StackList(CroppableFile):
     describes_optics = False
 
     def __init__(self, path: Path, datadir: Path | None):
-        self.references = every_image(listed_stacks(path, datadir))
+        self.references = every_image(path, listed_stacks(path, datadir), wants_one_size=False)
 
     def write(self, path: Path, copies: ImageCopies) -> None:
         """Write the list of the smaller stacks."""
@@ -201,7 +203,7 @@ class SingleStack(CroppableFile):
     describes_optics = False
 
     def __init__(self, path: Path, datadir: Path | None):
-        self.references = every_image((MrcStack(path),))
+        self.references = every_image(path, [path])
 
     def write(self, path: Path, copies: ImageCopies) -> None:
         """Join the smaller stacks into one, and remove them."""

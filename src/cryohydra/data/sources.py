@@ -124,13 +124,13 @@ def read_images(references: ImageReferences, rows: Int[np.ndarray, "b"]) -> Floa
     Raises:
         UnreadableFile: If an image is constant or has values that are not finite.
     """
-    images = read_unchecked_images(references, rows)
+    images = read_any_images(references, rows)
     _refuse_empty(images, references, rows)
     return images
 
 
-def read_unchecked_images(references: ImageReferences, rows: Int[np.ndarray, "b"]) -> Float[Tensor, "b d d"]:
-    """The same, whatever the values are."""
+def read_any_images(references: ImageReferences, rows: Int[np.ndarray, "b"]) -> Float[Tensor, "b d d"]:
+    """The same, whatever is in them."""
     images = torch.empty(len(rows), references.box_size, references.box_size)
     for stack in np.unique(references.stack[rows]):
         here = np.flatnonzero(references.stack[rows] == stack)

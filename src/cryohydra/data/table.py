@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from cryohydra._typing import Float, Int
-from cryohydra.errors import InputMismatch, UnreadableFile, UserError
+from cryohydra.errors import Complain, InputMismatch, UnreadableFile, UserError, stop
 from cryohydra.io.ctf_file import NUM_COLUMNS
 from cryohydra.io.mrc import MrcStack
 from cryohydra.physics.ctf import Optics
@@ -19,7 +19,7 @@ class ImageReferences:
 
     stacks: tuple[MrcStack, ...]
     stack: Int[np.ndarray, "n"]
-    """Position in `stacks`."""
+    """Position in `stacks`; -1 of an image that is not there, which only readers that went on have."""
     row: Int[np.ndarray, "n"]
     """Image in the stack, from 0."""
     box_size: int
@@ -38,8 +38,9 @@ class ImageTable:
 
     origin: Path
     references: ImageReferences
-    ctf: Float[np.ndarray, "n 9"] | None
-    """Columns as in a CTF file; box and pixel size are those of the images as they are."""
+    ctf: Float[np.ndarray, "m 9"] | None
+    """Columns as in a CTF file; box and pixel size are those of the images as they are. No row of a file that tells
+    the CTF but not so that it can be used, which only readers that went on have."""
     scale: Float[np.ndarray, "n"]
     """Factor on the CTF."""
     dose: Float[np.ndarray, "n"] | None
@@ -69,22 +70,47 @@ class ImageTable:
         return self.references.box_size
 
 
-def check_one_size(stacks: tuple[MrcStack, ...]) -> None:
-    """See that all stacks hold images of one size.
+def open_stacks(
+    paths: list[Path], complain: Complain = stop, *, wants_one_size: bool = True
+) -> tuple[MrcStack | None, ...]:
+    """Open stacks; None is one that cannot be used.
+
+    Args:
+        wants_one_size: Whether images of another size than the first stack's cannot be used.
 
     Raises:
-        InputMismatch: If their sizes differ.
+        UserError: Of those that cannot be used, unless `complain` goes on.
     """
-    for stack in stacks:
-        if stack.box_size != stacks[0].box_size:
-            raise InputMismatch(
-                f"{stack.path} holds images of {stack.box_size} px but {stacks[0].path} of {stacks[0].box_size} px; "
-                "wanted one size. Bring them to one box with `drgnai downsample`."
-            )
+    opened: list[MrcStack | None] = []
+    problems: list[UserError] = []
+    first: MrcStack | None = None
+    for path in paths:
+        try:
+            stack = MrcStack(path)
+            first = first or stack
+            if wants_one_size and stack.box_size != first.box_size:
+                raise InputMismatch(
+                    f"{stack.path} holds images of {stack.box_size} px but {first.path} of {first.box_size} px; "
+                    "wanted one size. Bring them to one box with `drgnai downsample`."
+                )
+            opened.append(stack)
+        except UserError as problem:
+            problems.append(problem)
+            opened.append(None)
+    if problems:
+        complain(_for_all(problems))
+    return tuple(opened)
 
 
 def refer_to_images(
-    origin: Path, paths: np.ndarray, row: Int[np.ndarray, "n"], datadir: Path | None
+    origin: Path,
+    paths: np.ndarray,
+    row: Int[np.ndarray, "n"],
+    datadir: Path | None,
+    *,
+    stated_box_size: int = 0,
+    wants_one_size: bool = True,
+    complain: Complain = stop,
 ) -> ImageReferences:
     """Find the files that metadata name and check that they hold the rows asked for.
 
@@ -92,42 +118,53 @@ def refer_to_images(
         origin: The file of metadata.
         paths: Of each image, as written there.
         row: From 0.
+        stated_box_size: What the metadata say, for want of images.
+        wants_one_size: As `open_stacks` takes it; images of several sizes are referred to in the smallest.
 
     Raises:
-        UnreadableFile: If a file is not found, or has fewer images.
-        InputMismatch: If the files hold images of different sizes.
+        UserError: If a file is not found, cannot be used or has fewer images, unless `complain` goes on.
     """
-    references = find_images(origin, paths, row, datadir)
-    check_one_size(references.stacks)
-    return references
-
-
-def find_images(origin: Path, paths: np.ndarray, row: Int[np.ndarray, "n"], datadir: Path | None) -> ImageReferences:
-    """The same where images of different sizes are wanted too; as they are referred to, they have the smallest."""
     if not len(paths):
         raise UnreadableFile(f"{origin} describes no image; wanted at least one row.")
     names, stack = np.unique(paths, return_inverse=True)
-    stacks = tuple(MrcStack(found) for found in locate_images(origin, [str(name) for name in names], datadir))
-    num_images = np.array([opened.num_images for opened in stacks])[stack]
+    located = locate_images(origin, [str(name) for name in names], datadir, complain)
+    found = [number for number, path in enumerate(located) if path is not None]
+    opened = open_stacks([path for path in located if path is not None], complain, wants_one_size=wants_one_size)
+    stacks = [one for one in opened if one is not None]
+    position = np.full(len(names), -1)
+    position[[number for number, one in zip(found, opened, strict=True) if one is not None]] = np.arange(len(stacks))
+    stack = position[stack]
+    # What position -1 picks is of no stack.
+    num_images = np.array([*(one.num_images for one in stacks), np.iinfo(np.int64).max])[stack]
     wrong = np.flatnonzero((row < 0) | (row >= num_images))
     if len(wrong):
         first = wrong[0]
-        raise UnreadableFile(
-            f"{origin} refers to image {row[first] + 1} of {stacks[stack[first]].path}, which holds "
-            f"{num_images[first]}; it may be truncated or another file. Copy it again or correct the row."
+        more = f" ({len(wrong)} such rows)" if len(wrong) > 1 else ""
+        complain(
+            UnreadableFile(
+                f"{origin} refers to image {row[first] + 1} of {paths[first]}{more}, which holds "
+                f"{num_images[first] if stack[first] >= 0 else 'none of that number'}; it may be truncated or another "
+                "file. Copy it again or correct the row."
+            )
         )
-    return ImageReferences(stacks, stack, row, min(opened.box_size for opened in stacks))
+        stack[wrong] = -1
+    box_size = min((one.box_size for one in stacks), default=stated_box_size)
+    return ImageReferences(tuple(stacks), stack, row, box_size)
 
 
-def locate_images(origin: Path, names: list[str], datadir: Path | None) -> list[Path]:
+def locate_images(origin: Path, names: list[str], datadir: Path | None, complain: Complain = stop) -> list[Path | None]:
     """Where each named file is: under datadir by its last name, then by its path; beside the metadata; here.
 
+    Returns:
+        None for one that is not found, if `complain` goes on.
+
     Raises:
-        UnreadableFile: If one is not found.
+        UnreadableFile: If one is not found, unless `complain` goes on.
     """
     # Two files of one last name would be taken for each other.
     is_basename_safe = len({Path(name).name for name in names}) == len(names)
-    found = []
+    found: list[Path | None] = []
+    problems: list[UserError] = []
     for name in names:
         tried: list[Path] = []
         if datadir is not None:
@@ -137,12 +174,25 @@ def locate_images(origin: Path, names: list[str], datadir: Path | None) -> list[
         existing = next((path for path in tried if path.is_file()), None)
         if existing is None:
             places = ", ".join(dict.fromkeys(str(path) for path in tried))
-            raise UnreadableFile(
-                f"{origin} refers to images in {name}, which is not there (tried {places}). "
-                "Set datadir to the folder that holds them."
+            problems.append(
+                UnreadableFile(
+                    f"{origin} refers to images in {name}, which is not there (tried {places}). "
+                    "Set datadir to the folder that holds them."
+                )
             )
         found.append(existing)
+    if problems:
+        complain(_for_all(problems))
     return found
+
+
+def _for_all(problems: list[UserError]) -> UserError:
+    """One sentence for many of a kind: the first one's, and how many there are."""
+    first, others = problems[0], len(problems) - 1
+    if not others:
+        return first
+    came, _, advice = str(first).rpartition(". ")
+    return type(first)(f"{came}; so it is with {others} more file{'s' if others > 1 else ''}. {advice}")
 
 
 def fourier_cropped(table: ImageTable, box_size: int | None) -> ImageTable:
@@ -176,7 +226,13 @@ def check_crop(origin: Path, box_size: int, smaller: int) -> None:
 
 
 def rescale_to_box(ctf: Float[np.ndarray, "n 9"], box_size: int) -> Float[np.ndarray, "n 9"]:
-    """CTF rows for images that were cropped in Fourier space to another box: pixel size times D0 / D, row by row."""
+    """CTF rows for images that were cropped in Fourier space to another box: pixel size times D0 / D, row by row.
+
+    Args:
+        box_size: 0 if it is not known; then they stay as they are.
+    """
+    if not box_size:
+        return ctf
     pixel_size = ctf[:, 1] * ctf[:, 0] / box_size
     rescaled = ctf.copy()
     rescaled[:, 0], rescaled[:, 1] = box_size, pixel_size

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from cryohydra._typing import Bool, Float
+from cryohydra.analysis.movies import movie_suffix, write_movie
 from cryohydra.analysis.palette import class_colours
 from cryohydra.analysis.volumes import volume_path, write_text_table
 from cryohydra.errors import UserError
@@ -27,7 +28,6 @@ from cryohydra.explorer.http import (
     read_json,
     whole_number,
 )
-from cryohydra.explorer.movies import movie_suffix, write_movie
 from cryohydra.explorer.quantities import Quantity
 from cryohydra.explorer.shelf import Shelf, pack, unpack
 from cryohydra.explorer.sources import Source, Sources

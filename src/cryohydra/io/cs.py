@@ -30,6 +30,20 @@ def read_cs(path: Path) -> np.ndarray:
     return records
 
 
+def with_columns(records: np.ndarray, columns: dict[str, np.ndarray]) -> np.ndarray:
+    """The same records with some columns replaced in their places, or added at the end."""
+    names = records.dtype.names or ()
+    # Each column's own type, without the padding that a structure in a file may have.
+    fields = [(name, records.dtype[name]) for name in names]
+    fields += [
+        (name, np.dtype((values.dtype, values.shape[1:]))) for name, values in columns.items() if name not in names
+    ]
+    made = np.empty(len(records), dtype=fields)
+    for name, _ in fields:
+        made[name] = columns[name] if name in columns else records[name]
+    return made
+
+
 def write_cs(path: Path, records: np.ndarray) -> None:
     """Write records as a .cs file."""
     assert records.dtype.names is not None

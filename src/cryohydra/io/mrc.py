@@ -36,6 +36,8 @@ class MrcStack:
                 f"Crop or rescale them, for instance to {width - 1}."
             )
         self.box_size = width
+        self.is_map = int(header["ispg"]) == 1 and self.num_images == width
+        """Whether the header says that this is one density and no stack."""
         self.pixel_size_angstrom = _pixel_size(header)
         self._mode = int(header["mode"])
         self._offset = _HEADER_BYTES + max(int(header["nsymbt"]), 0)

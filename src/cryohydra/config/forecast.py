@@ -1,0 +1,247 @@
+"""What a training will need: memory, disk and time, from a rehearsal on this machine and the plan of its stages."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from cryohydra.config.measured import Linear
+from cryohydra.config.rehearsal import Rehearsal
+from cryohydra.config.settings import Settings
+from cryohydra.data.source import ParticleSource
+from cryohydra.training.ab_initio import AbInitio
+from cryohydra.training.known_poses import KnownPoses
+from cryohydra.training.map_pass import widened
+from cryohydra.training.refinement import Refinement
+from cryohydra.training.search import Searching
+from cryohydra.training.stage import Stage
+
+_NUM_FOR_NOISE = 2000
+"""Images from which the noise is estimated; they are held at once."""
+_MOST_VARIED = 4000
+"""Images of a class from which its components are found; they are held at once."""
+_BYTES_OF_OPTICS = 100
+"""Of each image: optics, and where it is in its file."""
+_SEARCHING_PASSES = 3
+_SETTLING_PASSES = 4
+"""After the band is as wide as it gets: three to settle, and a last search for what went astray."""
+_PILOT = 500
+_USUAL_PASSES = 8
+"""At known poses."""
+_USUAL_EPOCHS = 5
+"""Of refinement, before particles held out gain no more."""
+_BYTES_PER_VOXEL = 4
+_VOLUMES_OF_ANALYSIS = 40
+"""Of each class that moves: two components of ten volumes, twenty k-means centres."""
+
+
+@dataclass(frozen=True)
+class StageForecast:
+    """How long a stage takes."""
+
+    name: str
+    seconds: float
+    """If it converges as those seen did."""
+    bound_seconds: float
+    """If it only ends at its bound."""
+    course: str
+    """What was assumed of it."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a training needs; bytes at the highest moment."""
+
+    device: str
+    memory_bytes: int
+    images_bytes: int
+    """Part of the memory: all images, unless they stay on disk."""
+    tables_bytes: int
+    """Part of the memory: what is known of each particle."""
+    peak_stage: str
+    """When the memory is highest."""
+    gpu_bytes: int
+    disk_bytes: int
+    """Checkpoints, maps and the analysis."""
+    stages: tuple[StageForecast, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole training, without its analysis."""
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def bound_seconds(self) -> float:
+        """At most."""
+        return sum(stage.bound_seconds for stage in self.stages)
+
+
+def foresee(settings: Settings, whole: ParticleSource, measured: Rehearsal) -> Forecast:
+    """Put rehearsal and plan together.
+
+    Args:
+        whole: All particles.
+    """
+    num = len(whole)
+    per_image = whole.num_tilts * whole.box_size**2 * 4 * (not settings.lazy)
+    per_row = measured.per_particle_bytes + whole.num_tilts * _BYTES_OF_OPTICS
+    extra = num - measured.num_particles
+    opening = StageForecast("opening", *2 * (_growing(measured.opening.seconds, measured, num),), "images read once")
+    stages = [_stage(stage, measured, num) for stage in measured.stages]
+    num_written = _num_written(settings, measured, num)
+    writing = StageForecast("writing", *2 * (num_written * measured.writing.seconds,), f"{num_written} checkpoints")
+    peaks = _peaks(measured, num, (per_image + per_row) * min(num, measured.num_particles), settings.n_classes)
+    peak_stage, (memory, _) = max(peaks.items(), key=lambda item: item[1][0])
+    gpu = max(on_gpu for _, on_gpu in peaks.values())
+    volumes = settings.n_classes * (1 + _VOLUMES_OF_ANALYSIS * (settings.z_dim > 0))
+    return Forecast(
+        device=measured.device,
+        memory_bytes=int(memory + extra * (per_image + per_row)),
+        images_bytes=num * per_image,
+        tables_bytes=num * per_row,
+        peak_stage=peak_stage,
+        gpu_bytes=int(gpu + extra * measured.per_particle_bytes * (gpu > 0)),
+        disk_bytes=num_written * (measured.files_bytes + num * measured.files_bytes_per_particle)
+        + volumes * whole.box_size**3 * _BYTES_PER_VOXEL,
+        stages=(opening, *stages, writing),
+    )
+
+
+def _growing(seconds: float, measured: Rehearsal, num: int) -> float:
+    """What takes longer the more images there are."""
+    return seconds * num / measured.num_particles
+
+
+def _num_written(settings: Settings, measured: Rehearsal, num: int) -> int:
+    """Checkpoints: one where a stage ends, and one every few epochs."""
+    epochs = sum(_usual_epochs(stage, measured.known_radius, num) for stage in measured.stages)
+    return len(measured.stages) + (epochs // settings.log_heavy_interval if settings.log_heavy_interval else 0)
+
+
+def _usual_epochs(stage: Stage, known_radius: int, num: int) -> int:
+    if isinstance(stage, Searching):
+        return len(_passes(stage, known_radius, num))
+    if isinstance(stage, KnownPoses):
+        return min(_USUAL_PASSES, stage.max_images // num)
+    if isinstance(stage, Refinement):
+        return min(_USUAL_EPOCHS, stage.plan.max_epochs)
+    return stage.max_images // num
+
+
+def _stage(stage: Stage, measured: Rehearsal, num: int) -> StageForecast:
+    if isinstance(stage, AbInitio):
+        return _ab_initio(stage, measured)
+    if isinstance(stage, Searching):
+        return _search(stage, measured, num)
+    if isinstance(stage, Refinement):
+        radius = min(measured.refinement)
+        epoch = measured.refinement[radius].seconds_for(num, stage.batch_size)
+        longest = measured.refinement[max(measured.refinement)].seconds_for(num, stage.batch_size)
+        usual, most = _usual_epochs(stage, measured.known_radius, num), stage.plan.max_epochs
+        course = f"{usual} epochs of {epoch:.3g} s in band {radius}; at most {most}"
+        return StageForecast(stage.name, usual * epoch, max(usual * epoch, most * longest), course)
+    assert measured.other_steps is not None
+    epoch = measured.other_steps.seconds_for(num, stage.batch_size)
+    usual, at_most = _usual_epochs(stage, measured.known_radius, num), stage.max_images / num
+    fitting = _fitting(measured, num)
+    course = f"{usual} passes of {epoch:.3g} s; at most {at_most:.0f}"
+    return StageForecast(stage.name, usual * epoch + fitting, at_most * epoch + fitting, course)
+
+
+def _ab_initio(stage: AbInitio, measured: Rehearsal) -> StageForecast:
+    plan = stage.annealing
+    num_steps, costs = stage.max_images // stage.batch_size, measured.ab_initio
+    seconds = 0.0
+    for step in range(num_steps):
+        radius = plan.radius(step)
+        # A rehearsal of very few steps skips bands.
+        seconds += costs[min(costs, key=lambda one: abs(one - radius))].seconds  # noqa: B023, used at once
+    course = f"{num_steps} steps of {stage.batch_size} images, often fewer"
+    return StageForecast(stage.name, seconds, seconds, course)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """A visit to all images in the search."""
+
+    radius: int
+    num_searched: int
+
+
+def _passes(stage: Searching, known_radius: int, num: int) -> list[_Pass]:
+    """What a search usually goes through, where every pass lets the band grow as far as it may."""
+    # Two Fourier pixels beyond what is known.
+    widest = min(stage.last_radius, max(stage.radius, known_radius + 2))
+    radii = [stage.radius]
+    while radii[-1] < widest:
+        radii.append(min(widest, widened(radii[-1])))
+    radii += [widest] * _SETTLING_PASSES
+    searched = [num if number < _SEARCHING_PASSES else 0 for number in range(len(radii))]
+    searched[-1] = min(num, _PILOT)
+    passes = [_Pass(*one) for one in zip(radii, searched, strict=True)]
+    return passes[: min(stage.num_passes, max(1, stage.max_images // num))]
+
+
+def _search(stage: Searching, measured: Rehearsal, num: int) -> StageForecast:
+    assert measured.pass_end is not None
+
+    def seconds_of(one: _Pass) -> float:
+        searching = _at_radius(measured.search, one.radius, one.num_searched, stage.batch_size)
+        sharpening = _at_radius(measured.sharpening, one.radius, num - one.num_searched, stage.batch_size)
+        return searching + sharpening + measured.pass_end.seconds  # type: ignore[union-attr]
+
+    passes = _passes(stage, measured.known_radius, num)
+    fitting = _fitting(measured, num)
+    usual = sum(seconds_of(one) for one in passes) + fitting
+    most_passes = min(stage.num_passes, max(1, stage.max_images // num))
+    most = most_passes * seconds_of(_Pass(stage.last_radius, num)) + fitting
+    num_searching = sum(one.num_searched > 0 for one in passes)
+    course = f"{len(passes)} passes, {num_searching} of them searching; at most {most_passes}"
+    return StageForecast(stage.name, usual, max(usual, most), course)
+
+
+def _at_radius(costs: Mapping[int, Linear], radius: int, num_images: int, batch_size: int) -> float:
+    """Seconds in a band between two that were measured: they grow with its area."""
+    low, high = min(costs), max(costs)
+    seconds = {r: cost.seconds_for(num_images, batch_size) for r, cost in costs.items()}
+    if low == high:
+        return seconds[low]
+    way = (radius**2 - low**2) / (high**2 - low**2)
+    return seconds[low] + way * (seconds[high] - seconds[low])
+
+
+def _fitting(measured: Rehearsal, num: int) -> float:
+    if measured.varying is None or measured.fitting is None:
+        return 0.0
+    return _growing(measured.varying.seconds, measured, num) + measured.fitting.seconds
+
+
+def _peaks(measured: Rehearsal, num: int, rehearsed_bytes: int, num_classes: int) -> dict[str, tuple[float, float]]:
+    """Bytes of the process and on the GPU when each part is at its highest, with the images and tables rehearsed."""
+    rehearsed = measured.num_particles
+    opening = measured.opening.peak_bytes - measured.opening.held_bytes - rehearsed_bytes
+    for_noise = max(0, opening) * min(num, _NUM_FOR_NOISE) / min(rehearsed, _NUM_FOR_NOISE)
+    peaks: dict[str, tuple[float, float]] = {
+        "opening": (measured.opening.held_bytes + rehearsed_bytes + for_noise, float(measured.opening.gpu_bytes))
+    }
+    refinement = measured.stages[-1]
+    batches = [("refinement", cost, refinement.batch_size) for cost in measured.refinement.values()]
+    batches += [("search", cost, stage.batch_size) for stage in measured.stages if isinstance(stage, Searching)
+                for cost in (*measured.search.values(), *measured.sharpening.values())]  # fmt: skip
+    if measured.other_steps is not None:
+        batches.append((measured.stages[0].name, measured.other_steps, measured.stages[0].batch_size))
+    costs = [("ab initio", cost) for cost in measured.ab_initio.values()] + [("writing", measured.writing)]
+    costs += [("search", cost) for cost in (measured.pass_end, measured.fitting) if cost is not None]
+    if measured.varying is not None:
+        of_class, most = rehearsed / num_classes, min(num / num_classes, _MOST_VARIED)
+        growth = max(0, measured.varying.peak_bytes - measured.varying.held_bytes) * max(0.0, most / of_class - 1)
+        costs.append(
+            ("finding motions", replace(measured.varying, peak_bytes=int(measured.varying.peak_bytes + growth)))
+        )
+    for name, cost in costs:
+        peaks[name] = _higher(peaks.get(name), (float(cost.peak_bytes), float(cost.gpu_bytes)))
+    for name, line, batch_size in batches:
+        peaks[name] = _higher(peaks.get(name), line.peak_for(batch_size))
+    return peaks
+
+
+def _higher(one: tuple[float, float] | None, other: tuple[float, float]) -> tuple[float, float]:
+    return other if one is None else (max(one[0], other[0]), max(one[1], other[1]))

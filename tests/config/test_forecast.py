@@ -1,0 +1,86 @@
+"""What a training will cost follows from what was measured, and is what a training then needs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cryohydra.config import rehearsal
+from cryohydra.config.forecast import foresee
+from cryohydra.config.inputs import open_input
+from cryohydra.config.measured import Cost, measure, measure_batches, through
+from cryohydra.config.reading import read_settings
+from cryohydra.config.rehearsal import rehearse
+from cryohydra.config.settings import Settings
+from cryohydra.data.sources import Subset
+from cryohydra.io.ctf_file import write_ctf_file
+from cryohydra.io.mrc import write_stack
+
+NUM, BOX = 40, 16
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A small training of noise."""
+    folder = tmp_path_factory.mktemp("forecast")
+    write_stack(folder / "p.mrcs", np.random.default_rng(0).normal(size=(NUM, BOX, BOX)).astype(np.float32), 4.0)
+    write_ctf_file(folder / "ctf.pkl", np.tile([BOX, 4.0, 15000.0, 15000.0, 0, 300, 2.7, 0.1, 0], (NUM, 1)))
+    values = {"particles": folder / "p.mrcs", "ctf": folder / "ctf.pkl", "n_classes": 2, "z_dim": 1, "seed": 0}
+    small = {"hypervolume_dim": 8, "hypervolume_layers": 1, "pe_dim": 4, "n_imgs_pose_search": 200, "epochs_sgd": 3}
+    return read_settings({**values, **small, "base_healpy": 1, "t_extent": 1}).settings
+
+
+def test_a_line_through_two_measurements_gives_both_back() -> None:
+    first, second = Cost(1.0, 0, 1000, 0), Cost(2.5, 0, 1600, 0)
+    line = through(10, first, 40, second)
+    assert line.seconds + 10 * line.seconds_per_image == pytest.approx(1.0)
+    assert line.seconds_for(80, batch_size=40) == pytest.approx(5.0)
+    assert line.peak_for(40)[0] == pytest.approx(1600) and line.peak_for(70)[0] == pytest.approx(2200)
+
+
+def test_memory_that_is_held_for_a_moment_is_seen() -> None:
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("this system does not tell the peak of a while")
+    megabytes = 64
+    cost = measure(lambda: float(torch.ones(megabytes, 2**18).sum()), CPU)
+    # Of the libraries, a little comes or goes.
+    assert (cost.peak_bytes - cost.held_bytes) / 2**20 == pytest.approx(megabytes, abs=8)
+    again = measure(lambda: None, CPU)
+    assert again.peak_bytes < cost.peak_bytes - 0.5 * megabytes * 2**20
+
+
+def test_batches_grow_until_they_take_long_enough() -> None:
+    sizes: list[int] = []
+    measure_batches(sizes.append, 100, CPU, first=8)
+    assert sizes == [8, 8, 32, 100]
+
+
+def test_a_small_training_is_rehearsed_and_foreseen(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsal, "NUM_REHEARSED", NUM)
+    told: list[str] = []
+    measured = rehearse(settings, NUM, 4, told.append)
+    whole = open_input(settings.model_copy(update={"lazy": True})).source
+    forecast = foresee(settings, whole, measured)
+    assert [stage.name for stage in forecast.stages] == ["opening", "ab initio", "search", "refinement", "writing"]
+    assert all(0 < stage.seconds <= stage.bound_seconds for stage in forecast.stages)
+    assert told[0] == "opening images" and told[-1] == "writing"
+    assert forecast.images_bytes == NUM * BOX**2 * 4
+    # Poses alone are eleven numbers for each class.
+    assert forecast.tables_bytes > NUM * 2 * 11 * 4
+
+    # A hundred times as many images: their pixels and tables come on top, and epochs take longer.
+    many = replace(measured, stages=rehearse_plan(settings, 100 * NUM))
+    larger = foresee(settings, Subset(whole, torch.zeros(100 * NUM, dtype=torch.long)), many)
+    assert larger.memory_bytes - forecast.memory_bytes >= 99 * NUM * BOX**2 * 4
+    refinement, before = larger.stages[3], forecast.stages[3]
+    # Larger batches save what each costs once.
+    assert 5 * before.seconds < refinement.seconds <= 101 * before.seconds
+    assert foresee(settings.model_copy(update={"lazy": True}), whole, measured).images_bytes == 0
+
+
+def rehearse_plan(settings: Settings, num_particles: int) -> tuple:
+    """The stages planned for as many particles."""
+    return rehearse(settings, num_particles, 4, lambda text: None).stages
