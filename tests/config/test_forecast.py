@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,6 +67,13 @@ def test_batches_grow_until_they_take_long_enough() -> None:
     sizes: list[int] = []
     measure_batches(sizes.append, 100, CPU, first=8)
     assert sizes == [8, 8, 32, 100]
+
+
+def test_what_is_paid_once_is_not_counted_for_each_image() -> None:
+    """However long the first batch takes."""
+    found = measure_batches(lambda size: time.sleep(0.2 + 0.001 * size), 400, CPU, first=8, enough_seconds=0.1)
+    # The machine may be busy.
+    assert found.seconds_for(400, batch_size=400) == pytest.approx(0.6, rel=0.3)
 
 
 def test_a_small_training_is_rehearsed_and_foreseen(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

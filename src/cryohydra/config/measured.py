@@ -77,7 +77,8 @@ def measure_batches(
     measure(partial(step, size), device)
     before, cost = size, measure(partial(step, size), device)
     previous = cost
-    while cost.seconds < enough_seconds and size < batch_size:
+    # Two sizes at least: of one alone, what is paid once would count for each image.
+    while size < batch_size and (before == size or cost.seconds < enough_seconds):
         before, previous, size = size, cost, min(4 * size, batch_size)
         cost = measure(partial(step, size), device)
     return through(before, previous, size, cost)
