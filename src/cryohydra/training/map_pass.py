@@ -85,19 +85,32 @@ class MapPass:
         """
         rows = index.to(state.device)
         pairs = Pairs.of(rows, matters)
-        found = self.sharpen(state, images, pairs, *poses_held(state, pairs), self.compared, self.steps)
-        hold_poses(state, pairs, found)
+        found = self._sharpen_held(state, images, pairs)
         before = state.classes.log_evidence[rows]
         now = before.clone()
         now[pairs.image, pairs.class_index] = (
             found.log_likelihood + state.classes.log_pose_volume[pairs.row, pairs.class_index]
         )
-        log_weight = state.classes.log_weight
-        state.classes.log_evidence[rows] = carry_shares(now, before, matters, log_weight)
-        evidence = torch.logsumexp(log_weight + state.classes.log_evidence[rows], dim=1)
-        self.evidence += evidence.sum()
-        self._add_residuals(state, index, images, state.classes.log_posterior(rows).argmax(1))
-        return evidence
+        return self._count(state, index, images, carry_shares(now, before, matters, state.classes.log_weight))
+
+    def weigh_by(
+        self,
+        state: TrainingState,
+        index: Int[Tensor, "b"],
+        images: WeightedImages,
+        matters: Bool[Tensor, "b k"],
+        log_evidence: Float[Tensor, "b k"],
+    ) -> Float[Tensor, "b"]:
+        """Sharpen poses as `weigh` does, but weigh classes by what is known of all poses together.
+
+        The likelihood at the best pose alone favours classes in which an image has no pose: it is the highest of
+        many that fit its noise. What the other poses are worth is kept for later passes, beside the pose that is held.
+        """
+        pairs = Pairs.of(index.to(state.device), matters)
+        found = self._sharpen_held(state, images, pairs)
+        known = log_evidence[pairs.image, pairs.class_index]
+        state.classes.log_pose_volume[pairs.row, pairs.class_index] = known - found.log_likelihood
+        return self._count(state, index, images, log_evidence)
 
     def sharpen(
         self,
@@ -147,6 +160,22 @@ class MapPass:
         """The residuals' spectrum where the band has it, the earlier one elsewhere."""
         measured = self._residual / self._num_residuals.clamp(min=1)[:, None]
         return NoiseSpectrum(torch.where(measured > 0, measured, state.noise.variance))
+
+    def _sharpen_held(self, state: TrainingState, images: WeightedImages, pairs: Pairs) -> LocalPoses:
+        found = self.sharpen(state, images, pairs, *poses_held(state, pairs), self.compared, self.steps)
+        hold_poses(state, pairs, found)
+        return found
+
+    def _count(
+        self, state: TrainingState, index: Int[Tensor, "b"], images: WeightedImages, log_evidence: Float[Tensor, "b k"]
+    ) -> Float[Tensor, "b"]:
+        """Hold the classes' evidence, and sum what is left of the images' power."""
+        rows = index.to(state.device)
+        state.classes.log_evidence[rows] = log_evidence
+        evidence = torch.logsumexp(state.classes.log_weight + log_evidence, dim=1)
+        self.evidence += evidence.sum()
+        self._add_residuals(state, index, images, state.classes.log_posterior(rows).argmax(1))
+        return evidence
 
     def _other_half(self, state: TrainingState, rows: Tensor, class_index: Tensor) -> Tensor:
         assert self.halves is not None

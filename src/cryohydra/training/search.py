@@ -186,7 +186,7 @@ class Searching(Stage):
         rows, images = index.to(state.device), state.weighted(index, current.summed)
         class_before = state.classes.log_posterior(rows).argmax(1)
         found, has_moved = self._search(state, rows, images, current, half)
-        evidence = current.weigh(state, index, images, _matters(state, rows))
+        evidence = current.weigh_by(state, index, images, _matters(state, rows), found.log_evidence)
         now = state.classes.log_posterior(rows)
         is_other = now.amax(1) > now.gather(1, class_before[:, None])[:, 0] + _CLEAR_GAIN
         self.num_searched += len(rows)
