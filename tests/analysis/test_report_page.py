@@ -156,7 +156,7 @@ def test_playing_moves_the_classes_that_move(opened: Opened) -> None:
     opened.set_slider("state", 3)
     assert opened.picture_of(0) != first
     assert opened.picture_of(2) == still  # the empty class has no motion
-    opened.page.select_option("#motion", "0")
+    opened.page.select_option("#motion", "As it is")
     assert opened.page.is_hidden("#play")
 
 
@@ -245,7 +245,7 @@ def test_what_is_seen_is_what_was_computed(report: Path, browser: Any) -> None:
     opened = open_page(browser, report)
     opened.page.locator("#structures").scroll_into_view_if_needed()
     opened.page.wait_for_selector(".structure[data-class='0'][data-triangles]")
-    opened.page.select_option("#motion", "0")
+    opened.page.select_option("#motion", "As it is")
     opened.settle()
     script = """async () => {
       const figure = document.querySelector(".structure[data-class='0']");
