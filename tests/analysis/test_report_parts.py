@@ -4,16 +4,19 @@ import base64
 import gzip
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
 from cryohydra.analysis import AnalyzeOptions, Run, analyze, classes, report, structures
 from cryohydra.analysis.confounders import (
     Following,
+    grouped_share,
     predicted_share,
     tell_following,
     tell_independence,
@@ -99,6 +102,53 @@ def test_conformations_that_follow_the_view_are_found() -> None:
     assert warning.startswith("The conformations of class 1 follow the viewing direction")
     assert tell_independence(found).startswith("Conformations do not follow the defocus")
     assert tell_independence([]) == ""
+
+
+def micrographs_of(size: int, num_particles: int) -> np.ndarray:
+    return np.arange(num_particles) // size
+
+
+@pytest.mark.parametrize("size", [2, 5, 40])
+def test_conformations_that_follow_the_micrograph_are_found_however_few_it_has(size: int) -> None:
+    generator = np.random.default_rng(0)
+    group = generator.permutation(micrographs_of(size, 600))
+    offset = generator.normal(size=(group.max() + 1, 2))
+    found = grouped_share(group, offset[group] + generator.normal(size=(600, 2)))
+    assert found is not None
+    share, chance = found
+    # The true share is a half; its error is that of the variance of so many micrographs.
+    assert share == pytest.approx(0.5, abs=0.15) and chance < 0.01
+
+
+def test_micrographs_that_do_not_matter_are_found_to_matter_no_more_often_than_stated() -> None:
+    """A hundred sets of many micrographs with few particles each, whose shares scatter by more than a tenth."""
+    shares, alarms = [], 0
+    for seed in range(100):
+        generator = np.random.default_rng(seed)
+        group = generator.permutation(np.repeat(np.arange(40), generator.integers(1, 4, 40)))
+        found = grouped_share(group, generator.standard_t(3, size=(len(group), 1)))
+        if found is not None:
+            shares.append(found[0])
+            alarms += Following("The classes", "the micrograph", *found).is_notable
+    assert len(shares) > 90 and abs(np.mean(shares)) < 0.05 and np.std(shares) > 0.1
+    # One in a hundred is expected; five or more come once in 300 times.
+    assert alarms < 5
+
+
+def test_a_single_particle_of_each_micrograph_says_nothing() -> None:
+    assert grouped_share(np.arange(300), np.random.default_rng(0).normal(size=(300, 1))) is None
+
+
+def test_the_report_warns_of_conformations_that_follow_the_micrograph(make_run: MakeRun) -> None:
+    folder = make_run([120], 1)
+    run = Run.open(folder.path)
+    order = np.argsort(run.latents.conformation[:, 0])
+    micrograph = np.empty(120, dtype=np.int64)
+    micrograph[order] = micrographs_of(6, 120)
+    heard: list[str] = []
+    particles = replace(particles_of(folder), micrograph=torch.from_numpy(micrograph))
+    analyze(folder.path, AnalyzeOptions(ksample=2, n_per_pc=2), heard.append, particles)
+    assert any("class 0 follow the micrograph" in sentence for sentence in heard)
 
 
 def test_the_report_warns_of_conformations_that_follow_the_view(make_run: MakeRun) -> None:
