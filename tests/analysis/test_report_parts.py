@@ -25,7 +25,8 @@ from cryohydra.analysis.confounders import (
 from cryohydra.analysis.examples import show_examples
 from cryohydra.analysis.fsc_curves import read_fsc_curves
 from cryohydra.analysis.markup import Markup, fill, json_in_page
-from cryohydra.analysis.particle_columns import Column, pack_columns, pick_particles
+from cryohydra.analysis.packed_columns import pack_columns, pick_particles
+from cryohydra.analysis.quantities import Quantity
 from cryohydra.errors import UnreadableFile
 
 from .conftest import MakeRun, particles_of, write_proof, write_run
@@ -69,7 +70,13 @@ def test_columns_come_back() -> None:
     label = generator.integers(0, 3, 500).astype(np.float64)
     constant = np.full(500, 4.5)
     rows = pick_particles(500, seed=1)
-    packed = pack_columns([Column("a", values), Column("b", label, ("x", "y", "z")), Column("c", constant)], rows, 2)
+    quantities = [
+        Quantity("a", "number", "", lambda: values),
+        Quantity("b", "label", "", lambda: label, ("x", "y", "z")),
+        Quantity("c", "constant", "", lambda: constant),
+    ]
+    packed = pack_columns(quantities, rows)
+    assert packed.keys == ("a", "b", "c") and packed.total == 500
     raw = np.frombuffer(gzip.decompress(base64.b64decode(packed.payload)), dtype="<u2").reshape(3, 500)
     back = [
         np.where(raw[k] == 65535, np.nan, low + raw[k] / 65534 * (high - low))
@@ -196,5 +203,5 @@ def test_particles_of_another_run_are_not_shown(make_run: MakeRun, tmp_path: Pat
     page = analyze(folder.path, says=heard.append, particles=particles_of(other)).read_text()
     assert any("10 particles of 24 px now, and not the 9" in sentence for sentence in heard)
     data = json.loads(page.split('id="data">')[1].split("</script>")[0])
-    assert not [name for name in data["particles"]["names"] if name.startswith("Defocus")]
+    assert not [name for name in data["particles"]["names"] if name.startswith("defocus")]
     assert "left out" in page

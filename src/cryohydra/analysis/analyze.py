@@ -31,8 +31,8 @@ from cryohydra.analysis.latent import has_umap
 from cryohydra.analysis.maps import SHOWN_BOX_SIZE, shrink_map
 from cryohydra.analysis.notebook import write_notebook
 from cryohydra.analysis.options import AnalyzeOptions
+from cryohydra.analysis.packed_columns import gather_columns
 from cryohydra.analysis.palette import Theme
-from cryohydra.analysis.particle_columns import gather_columns
 from cryohydra.analysis.proof_files import read_proofs
 from cryohydra.analysis.report import ReportContent, write_report
 from cryohydra.analysis.requests import Requests, check_requests
@@ -86,7 +86,6 @@ def analyze(
     for warning in warnings:
         says(warning)
     curves = read_fsc_curves(run.folder, run.epoch)
-    coordinates = {found.class_index: found.coordinates for found in findings}
     content = ReportContent(
         run=run,
         summary=summary,
@@ -94,7 +93,7 @@ def analyze(
         warnings=warnings,
         notes=notes,
         structures=gather_structures(run, findings, options.invert, says),
-        columns=gather_columns(run, coordinates, particles, requests.seed),
+        columns=gather_columns(run, particles, requests.seed),
         fsc=curves,
         fsc_figures=_draw_fsc(curves, run, folder),
         differences=_show_side_by_side(run, summary, likeness, options, says),

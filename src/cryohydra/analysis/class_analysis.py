@@ -29,7 +29,6 @@ from cryohydra.analysis.latent_plots import (
 from cryohydra.analysis.maps import SHOWN_BOX_SIZE, shrink_map
 from cryohydra.analysis.options import AnalyzeOptions
 from cryohydra.analysis.palette import DARK, LIGHT, Theme
-from cryohydra.analysis.particle_columns import Column
 from cryohydra.analysis.pictures import DensityPictures, picture_density, picture_each, picture_motion, picture_series
 from cryohydra.analysis.requests import Requests
 from cryohydra.analysis.run import Run
@@ -41,8 +40,6 @@ from cryohydra.io.pickles import write_pickle
 DrawFigure = Callable[[Theme], Figure]
 _UMAP_NAMES = PlaneNames("UMAP 1", "UMAP 2")
 _FEWEST_FOR_UMAP = 5
-_MOST_AXES = 4
-"""Principal components among the coordinates."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +92,6 @@ class ClassFindings:
     density: Float[Tensor, "n n n"]
     """Shrunk; at the conformation of the particle nearest to the mean."""
     pictures: DensityPictures
-    coordinates: tuple[Column, ...]
-    """Conformations of its particles, in axes of its own."""
     orientations: ShownFigure | None
     """None if it has no particles."""
     states: States | None
@@ -128,7 +123,6 @@ class ClassAnalysis:
         self.folder = run.folder.class_analysis_path(run.epoch, class_index)
         self.volumes = VolumeWriter(run, class_index, options.invert, says)
         self.says = says
-        self._coordinates: list[Column] = []
         self._films: list[Film] = []
         self._tiles: list[Tile] = []
         self._figures: list[ShownFigure] = []
@@ -158,7 +152,6 @@ class ClassAnalysis:
             num_particles=len(self.members),
             density=density,
             pictures=picture_density(density),
-            coordinates=tuple(self._coordinates),
             orientations=self._study_orientations(),
             states=self._states,
             landscape=self._landscape,
@@ -179,7 +172,6 @@ class ClassAnalysis:
             "How the conformations z spread; ticks mark the volumes above.",
         )
         densities = self.volumes.write(self.folder, points)
-        self._coordinates.append(Column("Conformation z", z))
         self._add_film("Volumes at the 5th to 95th percentile of z", "z", self.folder, densities)
         self._study_clusters({})
 
@@ -187,9 +179,6 @@ class ClassAnalysis:
         """A conformation of two numbers or more."""
         components = latent.fit_principal_components(self.conformation)
         projected = components.project(self.conformation)
-        self._coordinates += [
-            Column(f"Conformation PC{number + 1}", along) for number, along in enumerate(projected[:, :_MOST_AXES].T)
-        ]
         plane, names = projected[:, :2], PlaneNames(components.axis_name(0), components.axis_name(1))
         self._save("z_pca.png", lambda theme: plot_cloud(plane, names, theme))
         self._save("z_pca_marginals.png", lambda theme: plot_marginals(plane, names, theme))
@@ -199,7 +188,6 @@ class ClassAnalysis:
         embedded = self._embed()
         if embedded is not None:
             planes["umap"] = (embedded, _UMAP_NAMES)
-            self._coordinates += [Column("UMAP 1", embedded[:, 0]), Column("UMAP 2", embedded[:, 1])]
         self._study_clusters(planes)
         self._traverse(components, projected, embedded)
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cryohydra.analysis.class_analysis import ClassFindings
-from cryohydra.analysis.particle_columns import mean_defocus
+from cryohydra.analysis.quantities import mean_defocus
 from cryohydra.analysis.run import Run
 from cryohydra.data.particles import ParticleSet
 

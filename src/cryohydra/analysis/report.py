@@ -14,8 +14,8 @@ from cryohydra.analysis.classes import ClassSummary
 from cryohydra.analysis.examples import Examples
 from cryohydra.analysis.fsc_curves import FscCurve
 from cryohydra.analysis.markup import Markup, fill, join, json_in_page, png_address, web_asset
+from cryohydra.analysis.packed_columns import PackedColumns
 from cryohydra.analysis.palette import class_colours
-from cryohydra.analysis.particle_columns import PackedColumns
 from cryohydra.analysis.report_states import show_states, themed_picture
 from cryohydra.analysis.run import Run
 from cryohydra.analysis.structures import Structures

@@ -199,24 +199,23 @@ async function plotParticles(content) {
       values[row] = step === 65535 ? NaN : low + (high - low) * step / 65534;
     }
     if (names) values.forEach((value, row) => { values[row] = Math.round(value); });
-    return { name, values, names, colours: content.colours[place] };
+    return { key: content.keys[place], name, values, names, colours: content.colours[place] };
   });
-  const classes = columns.find((column) => column.name === "Class");
+  const classes = columns.find((column) => column.key === "class");
   const says = (row) => columns.filter((column) => Number.isFinite(column.values[row])).map((column) => {
     const value = column.values[row];
     if (column.names) return column.names[value];
-    return `${column.name}: ${column.name === "Particle number" ? Math.round(value) : shortNumber(value)}`;
+    return `${column.name}: ${column.key === "particle" ? Math.round(value) : shortNumber(value)}`;
   });
   const scatter = new Scatter(el("scatter"), el("tip"), says);
   const everything = Array.from({ length: content.count }, (_, row) => row);
   const options = () => columns.map((column, place) => new Option(column.name, place));
   el("plot-class").append(new Option("All", -1), ...classes.names.map((name, place) => new Option(name, place)));
   for (const id of ["plot-x", "plot-y", "plot-colour"]) el(id).append(...options());
-  const place = (...names) => Math.max(0, columns.findIndex((column) => column.name === names.find((name) => content.names.includes(name))));
-  el("plot-x").value = place("UMAP 1", "Conformation PC1", "Conformation z", "View: rot (°)");
-  el("plot-y").value = place("UMAP 2", "Conformation PC2", "Defocus (µm)", "View: tilt (°)");
-  if (content.names.includes("Conformation z")) el("plot-y").value = place("Defocus (µm)", "View: tilt (°)");
-  el("plot-colour").value = place("Class");
+  const place = (...keys) => Math.max(0, columns.findIndex((column) => column.key === keys.find((key) => content.keys.includes(key))));
+  el("plot-x").value = place("umap_0", "pc_0", "z_0", "angle_rot");
+  el("plot-y").value = place("umap_1", "pc_1", "defocus", "angle_tilt");
+  el("plot-colour").value = place("class");
   const draw = () => {
     const [x, y, colour] = ["plot-x", "plot-y", "plot-colour"].map((id) => columns[el(id).value]);
     const chosen = Number(el("plot-class").value);
