@@ -76,6 +76,7 @@ def write_run(
     twins: bool = False,
     shift: float = 0.0,
     follows_view: bool = False,
+    two_states_of: int | None = None,
     extra: dict[str, object] | None = None,
 ) -> RunFolder:
     """A run folder with `counts[k]` particles in class k, in an order that mixes the classes.
@@ -83,6 +84,7 @@ def write_run(
     Args:
         shift: Standard deviation of the shifts, in pixels.
         follows_view: Whether the first number of z tells the viewing direction.
+        two_states_of: A class in which it is near -3 or near 3; that of the others is near 0.
     """
     generator = np.random.default_rng(0)
     num_particles, num_classes = sum(counts), len(counts)
@@ -93,6 +95,9 @@ def write_run(
     conformation = generator.normal(size=(num_particles, z_dim)) * (2.0 / (1 + np.arange(z_dim)))
     if follows_view:
         conformation[:, 0] = 4 * rotation[::num_tilts, 2, 2]
+    if two_states_of is not None:
+        far = 3.0 * generator.choice([-1, 1], num_particles)
+        conformation[:, 0] = np.where(labels == two_states_of, far, 0) + 0.05 * conformation[:, 0]
     folder = RunFolder(path)
     folder.results.mkdir(parents=True)
     latents = Latents(
@@ -136,8 +141,12 @@ def write_run(
     return folder
 
 
-def particles_of(folder: RunFolder, epoch: int = 3) -> ParticleSet:
-    """What such a run was trained on: images as it predicts them, in a little noise, each with its own defocus."""
+def particles_of(folder: RunFolder, epoch: int = 3, noise: float = 0.05) -> ParticleSet:
+    """What such a run was trained on: images as it predicts them, in noise, each with its own defocus.
+
+    Args:
+        noise: Over the standard deviation of the images without noise.
+    """
     run = Run.open(folder.path, epoch)
     latents, box_size = run.latents, run.mixture.box_size
     generator = torch.Generator().manual_seed(2)
@@ -160,7 +169,7 @@ def particles_of(folder: RunFolder, epoch: int = 3) -> ParticleSet:
             cut = run.mixture.field(int(label))(slice_frequencies(band, rotation), z[row].expand(num_tilts, -1))
             shift = torch.from_numpy(latents.shift_px[row]).float()
             images[row] = hartley_to_image(band.scatter(shift_hartley(transfer[row] * cut, band.frequencies, shift)))
-    images += 0.05 * images.std() * torch.randn(images.shape, generator=generator)
+    images += noise * images.std() * torch.randn(images.shape, generator=generator)
     return ParticleSet(
         source=ArraySource(images, optics, 3.5),
         poses=None,

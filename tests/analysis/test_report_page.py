@@ -156,7 +156,7 @@ def test_playing_moves_the_classes_that_move(opened: Opened) -> None:
     opened.set_slider("state", 3)
     assert opened.picture_of(0) != first
     assert opened.picture_of(2) == still  # the empty class has no motion
-    opened.page.select_option("#motion", "0")
+    opened.page.select_option("#motion", "As it is")
     assert opened.page.is_hidden("#play")
 
 
@@ -175,15 +175,15 @@ def test_particles_are_chosen_and_coloured(opened: Opened) -> None:
 
     assert num_points() == sum(COUNTS)
     for class_index in (0, 1):
-        page.select_option("#plot-class", label=f"Class {class_index}")
+        page.select_option("#plot-class", label=f"class {class_index}")
         assert num_points() == COUNTS[class_index]
     pictures = {page.evaluate("document.getElementById('scatter').toDataURL()")}
-    for quantity in ("Probability of its class", "Defocus (µm)", "View: tilt (°)", "Label"):
+    for quantity in ("probability of its class", "defocus (µm)", "tilt (°)", "label"):
         page.select_option("#plot-colour", label=quantity)
         assert quantity.split()[0] in page.inner_text("#key")
         pictures.add(page.evaluate("document.getElementById('scatter').toDataURL()"))
     assert len(pictures) == 5
-    page.select_option("#plot-x", label="Defocus (µm)")
+    page.select_option("#plot-x", label="defocus (µm)")
     assert page.evaluate("document.getElementById('scatter').toDataURL()") not in pictures
 
 
@@ -195,7 +195,7 @@ def test_pointing_at_a_particle_tells_its_numbers(opened: Opened) -> None:
         page.mouse.move(box["x"] + x, box["y"] + box["height"] / 2)
         if page.is_visible("#tip"):
             break
-    assert "Particle number" in page.inner_text("#tip") and "Class" in page.inner_text("#tip")
+    assert "number in the particle file" in page.inner_text("#tip") and "class" in page.inner_text("#tip")
 
 
 def test_it_says_in_words_what_was_found(opened: Opened) -> None:
@@ -245,7 +245,7 @@ def test_what_is_seen_is_what_was_computed(report: Path, browser: Any) -> None:
     opened = open_page(browser, report)
     opened.page.locator("#structures").scroll_into_view_if_needed()
     opened.page.wait_for_selector(".structure[data-class='0'][data-triangles]")
-    opened.page.select_option("#motion", "0")
+    opened.page.select_option("#motion", "As it is")
     opened.settle()
     script = """async () => {
       const figure = document.querySelector(".structure[data-class='0']");

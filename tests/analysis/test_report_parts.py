@@ -4,16 +4,19 @@ import base64
 import gzip
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
 from cryohydra.analysis import AnalyzeOptions, Run, analyze, classes, report, structures
 from cryohydra.analysis.confounders import (
     Following,
+    grouped_share,
     predicted_share,
     tell_following,
     tell_independence,
@@ -22,7 +25,8 @@ from cryohydra.analysis.confounders import (
 from cryohydra.analysis.examples import show_examples
 from cryohydra.analysis.fsc_curves import read_fsc_curves
 from cryohydra.analysis.markup import Markup, fill, json_in_page
-from cryohydra.analysis.particle_columns import Column, pack_columns, pick_particles
+from cryohydra.analysis.packed_columns import pack_columns, pick_particles
+from cryohydra.analysis.quantities import Quantity
 from cryohydra.errors import UnreadableFile
 
 from .conftest import MakeRun, particles_of, write_proof, write_run
@@ -66,7 +70,13 @@ def test_columns_come_back() -> None:
     label = generator.integers(0, 3, 500).astype(np.float64)
     constant = np.full(500, 4.5)
     rows = pick_particles(500, seed=1)
-    packed = pack_columns([Column("a", values), Column("b", label, ("x", "y", "z")), Column("c", constant)], rows, 2)
+    quantities = [
+        Quantity("a", "number", "", lambda: values),
+        Quantity("b", "label", "", lambda: label, ("x", "y", "z")),
+        Quantity("c", "constant", "", lambda: constant),
+    ]
+    packed = pack_columns(quantities, rows)
+    assert packed.keys == ("a", "b", "c") and packed.total == 500
     raw = np.frombuffer(gzip.decompress(base64.b64decode(packed.payload)), dtype="<u2").reshape(3, 500)
     back = [
         np.where(raw[k] == 65535, np.nan, low + raw[k] / 65534 * (high - low))
@@ -99,6 +109,53 @@ def test_conformations_that_follow_the_view_are_found() -> None:
     assert warning.startswith("The conformations of class 1 follow the viewing direction")
     assert tell_independence(found).startswith("Conformations do not follow the defocus")
     assert tell_independence([]) == ""
+
+
+def micrographs_of(size: int, num_particles: int) -> np.ndarray:
+    return np.arange(num_particles) // size
+
+
+@pytest.mark.parametrize("size", [2, 5, 40])
+def test_conformations_that_follow_the_micrograph_are_found_however_few_it_has(size: int) -> None:
+    generator = np.random.default_rng(0)
+    group = generator.permutation(micrographs_of(size, 600))
+    offset = generator.normal(size=(group.max() + 1, 2))
+    found = grouped_share(group, offset[group] + generator.normal(size=(600, 2)))
+    assert found is not None
+    share, chance = found
+    # The true share is a half; its error is that of the variance of so many micrographs.
+    assert share == pytest.approx(0.5, abs=0.15) and chance < 0.01
+
+
+def test_micrographs_that_do_not_matter_are_found_to_matter_no_more_often_than_stated() -> None:
+    """A hundred sets of many micrographs with few particles each, whose shares scatter by more than a tenth."""
+    shares, alarms = [], 0
+    for seed in range(100):
+        generator = np.random.default_rng(seed)
+        group = generator.permutation(np.repeat(np.arange(40), generator.integers(1, 4, 40)))
+        found = grouped_share(group, generator.standard_t(3, size=(len(group), 1)))
+        if found is not None:
+            shares.append(found[0])
+            alarms += Following("The classes", "the micrograph", *found).is_notable
+    assert len(shares) > 90 and abs(np.mean(shares)) < 0.05 and np.std(shares) > 0.1
+    # One in a hundred is expected; five or more come once in 300 times.
+    assert alarms < 5
+
+
+def test_a_single_particle_of_each_micrograph_says_nothing() -> None:
+    assert grouped_share(np.arange(300), np.random.default_rng(0).normal(size=(300, 1))) is None
+
+
+def test_the_report_warns_of_conformations_that_follow_the_micrograph(make_run: MakeRun) -> None:
+    folder = make_run([120], 1)
+    run = Run.open(folder.path)
+    order = np.argsort(run.latents.conformation[:, 0])
+    micrograph = np.empty(120, dtype=np.int64)
+    micrograph[order] = micrographs_of(6, 120)
+    heard: list[str] = []
+    particles = replace(particles_of(folder), micrograph=torch.from_numpy(micrograph))
+    analyze(folder.path, AnalyzeOptions(ksample=2, n_per_pc=2), heard.append, particles)
+    assert any("class 0 follow the micrograph" in sentence for sentence in heard)
 
 
 def test_the_report_warns_of_conformations_that_follow_the_view(make_run: MakeRun) -> None:
@@ -146,5 +203,5 @@ def test_particles_of_another_run_are_not_shown(make_run: MakeRun, tmp_path: Pat
     page = analyze(folder.path, says=heard.append, particles=particles_of(other)).read_text()
     assert any("10 particles of 24 px now, and not the 9" in sentence for sentence in heard)
     data = json.loads(page.split('id="data">')[1].split("</script>")[0])
-    assert not [name for name in data["particles"]["names"] if name.startswith("Defocus")]
+    assert not [name for name in data["particles"]["names"] if name.startswith("defocus")]
     assert "left out" in page

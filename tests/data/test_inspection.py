@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from cryohydra.data.inspection import Inspection, inspect_particles
-from cryohydra.io.cs import write_cs
+from cryohydra.data.particles import open_particles
+from cryohydra.io.cs import with_columns, write_cs
 from cryohydra.io.ctf_file import write_ctf_file
 from cryohydra.io.mrc import write_map, write_stack
 from cryohydra.io.pose_file import write_pose_file
@@ -323,6 +324,17 @@ def test_passthrough_files_are_joined_on_uid(tmp_path: Path) -> None:
     assert any("taken from" in finding.sentence and "joined on uid" in finding.sentence for finding in joined.findings)
     assert joined.ctf is not None and np.array_equal(joined.ctf, expected.ctf)
     assert joined.rotation is not None and np.array_equal(joined.rotation, expected.rotation)
+
+
+def test_micrographs_come_from_the_passthrough_file_too(tmp_path: Path) -> None:
+    write_stack(tmp_path / "p.mrcs", particles(), PIXEL)
+    micrograph = np.arange(NUM) % 3
+    paths = np.char.add(np.char.add("J1/m", micrograph.astype(str)), ".mrc").astype("S")
+    write_cs(tmp_path / "J7_particles.cs", cs_records())
+    passed = with_columns(rows_of(cs_records(), ["uid"]), {"location/micrograph_path": paths})
+    write_cs(tmp_path / "J7_passthrough_particles.cs", passed[::-1])
+    found = open_particles(tmp_path / "J7_particles.cs", datadir=tmp_path).micrograph
+    assert found is not None and found.tolist() == micrograph.tolist()
 
 
 def rows_of(records: np.ndarray, names: list[str]) -> np.ndarray:

@@ -422,3 +422,15 @@ def test_halves_of_an_earlier_refinement_are_kept(folder: Path) -> None:
     write_particles(folder / "partly.star", rlnRandomSubset=[0, *subset[1:]])
     partly = open_particles(folder / "partly.star")
     assert partly.half is None and any("rlnRandomSubset" in note for note in partly.notes)
+
+
+def test_micrographs_are_told_apart_by_their_whole_names(folder: Path) -> None:
+    names = [f"day{row % 2}/m{row // 2 % 2}.mrc" for row in range(NUM)]
+    write_particles(folder / "named.star", rlnMicrographName=names)
+    found = open_particles(folder / "named.star").micrograph
+    assert found is not None
+    assert [[int(a == b) for b in names] for a in names] == (found[:, None] == found).int().tolist()
+    picked = open_particles(folder / "named.star", ind=folder / "ind.pkl").micrograph
+    assert picked is not None and picked.tolist() == [found[7], found[3]]
+    write_particles(folder / "nameless.star")
+    assert open_particles(folder / "nameless.star").micrograph is None

@@ -25,14 +25,14 @@ from cryohydra.analysis.classes import ClassSummary, Likeness, class_warnings, c
 from cryohydra.analysis.common_frame import Placement, bring_together, write_frame
 from cryohydra.analysis.confounders import find_following, tell_following, tell_independence
 from cryohydra.analysis.examples import Examples, show_examples
-from cryohydra.analysis.findings_in_words import tell_findings
+from cryohydra.analysis.findings_in_words import tell_findings, tell_states
 from cryohydra.analysis.fsc_curves import FscCurve, read_fsc_curves
 from cryohydra.analysis.latent import has_umap
 from cryohydra.analysis.maps import SHOWN_BOX_SIZE, shrink_map
 from cryohydra.analysis.notebook import write_notebook
 from cryohydra.analysis.options import AnalyzeOptions
+from cryohydra.analysis.packed_columns import gather_columns
 from cryohydra.analysis.palette import Theme
-from cryohydra.analysis.particle_columns import gather_columns
 from cryohydra.analysis.proof_files import read_proofs
 from cryohydra.analysis.report import ReportContent, write_report
 from cryohydra.analysis.requests import Requests, check_requests
@@ -70,12 +70,13 @@ def analyze(
     notes = _general_notes(run, options) + missing
     for note in notes:
         says(note)
+    source = None if particles is None else particles.source
     findings = []
     for class_index in requests.classes:
         says(
             f"Class {class_index} of {run.num_classes}: {len(run.members(class_index)):,} particles, epoch {run.epoch}."
         )
-        found = ClassAnalysis(run, class_index, requests, options, says).perform()
+        found = ClassAnalysis(run, class_index, requests, options, source, says).perform()
         findings.append(_with_proofs(run, found))
         write_notebook(run, class_index)
     summary = summarise_classes(run.latents.class_probability)
@@ -85,15 +86,14 @@ def analyze(
     for warning in warnings:
         says(warning)
     curves = read_fsc_curves(run.folder, run.epoch)
-    coordinates = {found.class_index: found.coordinates for found in findings}
     content = ReportContent(
         run=run,
         summary=summary,
-        sentences=(*tell_findings(run, summary, likeness), tell_independence(following)),
+        sentences=(*tell_findings(run, summary, likeness), *tell_states(findings), tell_independence(following)),
         warnings=warnings,
         notes=notes,
         structures=gather_structures(run, findings, options.invert, says),
-        columns=gather_columns(run, coordinates, particles, requests.seed),
+        columns=gather_columns(run, particles, requests.seed),
         fsc=curves,
         fsc_figures=_draw_fsc(curves, run, folder),
         differences=_show_side_by_side(run, summary, likeness, options, says),

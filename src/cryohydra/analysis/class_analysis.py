@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from cryohydra._typing import Tensor
 from cryohydra.analysis import latent
 from cryohydra.analysis.class_plots import plot_orientations
+from cryohydra.analysis.class_states import States, study_states
 from cryohydra.analysis.drawing import figure_to_png, save_figure
 from cryohydra.analysis.latent_plots import (
     PlaneNames,
@@ -21,25 +22,24 @@ from cryohydra.analysis.latent_plots import (
     plot_hexagons,
     plot_marginals,
     plot_numbered_hexagons,
+    plot_states,
     plot_traversal,
     plot_values,
 )
 from cryohydra.analysis.maps import SHOWN_BOX_SIZE, shrink_map
 from cryohydra.analysis.options import AnalyzeOptions
 from cryohydra.analysis.palette import DARK, LIGHT, Theme
-from cryohydra.analysis.particle_columns import Column
 from cryohydra.analysis.pictures import DensityPictures, picture_density, picture_each, picture_motion, picture_series
 from cryohydra.analysis.requests import Requests
 from cryohydra.analysis.run import Run
 from cryohydra.analysis.volumes import VolumeWriter, write_text_table
+from cryohydra.data.source import ParticleSource
 from cryohydra.io.atomic import write_atomically
 from cryohydra.io.pickles import write_pickle
 
 DrawFigure = Callable[[Theme], Figure]
 _UMAP_NAMES = PlaneNames("UMAP 1", "UMAP 2")
 _FEWEST_FOR_UMAP = 5
-_MOST_AXES = 4
-"""Principal components among the coordinates."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ class Film:
     frames: list[bytes]
     spread: bytes
     """Where the frames differ."""
+    name: str
+    """Short, as in a list to choose from."""
 
     @property
     def count(self) -> int:
@@ -90,10 +92,12 @@ class ClassFindings:
     density: Float[Tensor, "n n n"]
     """Shrunk; at the conformation of the particle nearest to the mean."""
     pictures: DensityPictures
-    coordinates: tuple[Column, ...]
-    """Conformations of its particles, in axes of its own."""
     orientations: ShownFigure | None
     """None if it has no particles."""
+    states: States | None
+    """None if it has no particles or is rigid."""
+    landscape: ShownFigure | None
+    """Of its states."""
     films: tuple[Film, ...]
     tiles: tuple[Tile, ...]
     figures: tuple[ShownFigure, ...]
@@ -104,19 +108,27 @@ class ClassAnalysis:
     """Works through one class of a run, filling its folder and gathering what the report shows."""
 
     def __init__(
-        self, run: Run, class_index: int, requests: Requests, options: AnalyzeOptions, says: Callable[[str], None]
+        self,
+        run: Run,
+        class_index: int,
+        requests: Requests,
+        options: AnalyzeOptions,
+        source: ParticleSource | None,
+        says: Callable[[str], None],
     ):
         self.run, self.options, self.requests, self.class_index = run, options, requests, class_index
+        self.source = source
         self.members = run.members(class_index)
         self.conformation: Float[np.ndarray, "m z"] = run.latents.conformation[self.members].astype(np.float64)
         self.folder = run.folder.class_analysis_path(run.epoch, class_index)
         self.volumes = VolumeWriter(run, class_index, options.invert, says)
         self.says = says
-        self._coordinates: list[Column] = []
         self._films: list[Film] = []
         self._tiles: list[Tile] = []
         self._figures: list[ShownFigure] = []
         self._notes: list[str] = []
+        self._states: States | None = None
+        self._landscape: ShownFigure | None = None
 
     def perform(self) -> ClassFindings:
         """Write everything and tell what was found."""
@@ -140,8 +152,9 @@ class ClassAnalysis:
             num_particles=len(self.members),
             density=density,
             pictures=picture_density(density),
-            coordinates=tuple(self._coordinates),
             orientations=self._study_orientations(),
+            states=self._states,
+            landscape=self._landscape,
             films=tuple(self._films),
             tiles=tuple(self._tiles),
             figures=tuple(self._figures),
@@ -159,17 +172,13 @@ class ClassAnalysis:
             "How the conformations z spread; ticks mark the volumes above.",
         )
         densities = self.volumes.write(self.folder, points)
-        self._coordinates.append(Column("Conformation z", z))
-        self._add_film("Volumes at the 5th to 95th percentile of z", self.folder, densities)
+        self._add_film("Volumes at the 5th to 95th percentile of z", "z", self.folder, densities)
         self._study_clusters({})
 
     def _study_space(self) -> None:
         """A conformation of two numbers or more."""
         components = latent.fit_principal_components(self.conformation)
         projected = components.project(self.conformation)
-        self._coordinates += [
-            Column(f"Conformation PC{number + 1}", along) for number, along in enumerate(projected[:, :_MOST_AXES].T)
-        ]
         plane, names = projected[:, :2], PlaneNames(components.axis_name(0), components.axis_name(1))
         self._save("z_pca.png", lambda theme: plot_cloud(plane, names, theme))
         self._save("z_pca_marginals.png", lambda theme: plot_marginals(plane, names, theme))
@@ -179,7 +188,6 @@ class ClassAnalysis:
         embedded = self._embed()
         if embedded is not None:
             planes["umap"] = (embedded, _UMAP_NAMES)
-            self._coordinates += [Column("UMAP 1", embedded[:, 0]), Column("UMAP 2", embedded[:, 1])]
         self._study_clusters(planes)
         self._traverse(components, projected, embedded)
 
@@ -221,6 +229,18 @@ class ClassAnalysis:
         sizes = np.bincount(clusters.labels, minlength=count)
         for number, picture in enumerate(picture_each(densities)):
             self._tiles.append(Tile(f"{number}: {sizes[number]:,}", picture))
+        self._study_states(clusters, densities)
+
+    def _study_states(self, clusters: latent.Clusters, densities: list[Float[Tensor, "n n n"]]) -> None:
+        """Which of the volumes at the clusters' centres are states that images tell apart."""
+        self.says(f"Class {self.class_index}: looking for states among {len(densities)} volumes.")
+        seed = self.requests.seed
+        states = study_states(self.volumes, self.folder, self.members, clusters, densities, self.source, seed)
+        landscape, self._states = states.landscape, states
+        write_pickle(states.folder / "labels.pkl", self._for_all_particles(landscape.state_of_particle, -1))
+        caption = "Each dot is a volume, as large as its share, coloured by state; numbers as at the k-means pictures."
+        path = self.folder / "landscape.png"
+        self._landscape = show_figure(path, lambda theme: plot_states(landscape, theme), caption)
 
     def _draw_clusters(
         self, folder: Path, stem: str, plane: Float[np.ndarray, "m 2"], names: PlaneNames, clusters: latent.Clusters
@@ -253,7 +273,7 @@ class ClassAnalysis:
             stem = f"pc{component + 1}_{num_points}"
             densities = self.volumes.write(self.folder / stem, points)
             caption = f"Along principal component {component + 1}, 5th to 95th percentile"
-            self._add_film(caption, self.folder / stem, densities)
+            self._add_film(caption, f"Component {component + 1}", self.folder / stem, densities)
             # Beside the traversed component: the first other one.
             other = 1 if component == 0 else 0
             shown = [min(component, other), max(component, other)]
@@ -311,8 +331,8 @@ class ClassAnalysis:
         else:
             save_figure(draw(LIGHT), self.folder / name)
 
-    def _add_film(self, caption: str, folder: Path, densities: list[Tensor]) -> None:
-        self._films.append(Film(caption, folder, picture_series(densities), picture_motion(densities)))
+    def _add_film(self, caption: str, name: str, folder: Path, densities: list[Tensor]) -> None:
+        self._films.append(Film(caption, folder, picture_series(densities), picture_motion(densities), name))
 
     def _note(self, sentence: str) -> None:
         self._notes.append(sentence)

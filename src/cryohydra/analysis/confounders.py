@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from cryohydra.analysis.class_analysis import ClassFindings
-from cryohydra.analysis.particle_columns import mean_defocus
+from cryohydra.analysis.quantities import mean_defocus
 from cryohydra.analysis.run import Run
 from cryohydra.data.particles import ParticleSet
 
@@ -17,6 +17,9 @@ _NOTABLE = 0.1
 FEWEST = 50
 """Particles: from fewer, nothing is said."""
 _MOST = 20_000
+_NUM_LOTS = 499
+_CHANCE = 0.01
+"""Of calling an accident more than one, where shares by chance are large: few particles of each of many micrographs."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,13 @@ class Following:
     """As in: the viewing direction."""
     share: float
     """Of its variance that is predicted on particles held out; 0 and below is nothing."""
+    chance: float = 0.0
+    """Of a share as large among particles dealt out by lot; 0 where the share itself tells that."""
 
     @property
     def is_notable(self) -> bool:
-        """Whether it is more than an accident."""
-        return self.share > _NOTABLE
+        """Whether it is large, and more than an accident."""
+        return self.share > _NOTABLE and self.chance < _CHANCE
 
 
 def viewing_features(rotation: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "n 8"]:
@@ -65,6 +70,41 @@ def predicted_share(features: Float[np.ndarray, "n f"], values: Float[np.ndarray
     return float(1 - np.square(left).sum() / variance) if variance > 0 else 0.0
 
 
+def grouped_share(group: Int[np.ndarray, "n"], values: Float[np.ndarray, "n c"]) -> tuple[float, float] | None:
+    """The share of the values' variance that lies between groups, and the chance of as much if they were drawn by lot.
+
+    The share that groups of few would take up by chance is taken off, so that it is 0 on average if groups do not
+    matter. Groups of one say nothing and are left out; of many particles, groups are picked at random.
+
+    Returns:
+        None if fewer than two groups, or too few particles, are left.
+    """
+    random = np.random.default_rng(0)
+    group = np.unique(group, return_inverse=True)[1]
+    size = np.bincount(group)
+    order = random.permutation(np.flatnonzero(size > 1))
+    picked = order[np.cumsum(size[order]) <= max(_MOST, int(size.max()))]
+    rows = np.flatnonzero(np.isin(group, picked))
+    if len(picked) < 2 or len(rows) < FEWEST:
+        return None
+    group = np.unique(group[rows], return_inverse=True)[1]
+    centred = values[rows].astype(np.float64) - values[rows].mean(axis=0, dtype=np.float64)
+    total = float(np.square(centred).sum())
+    if total == 0:
+        return 0.0, 1.0
+    size = np.bincount(group)
+
+    def between(shuffled: Float[np.ndarray, "n c"]) -> float:
+        sums = np.stack([np.bincount(group, weights=column) for column in shuffled.T])
+        return float((sums**2 / size).sum()) / total
+
+    found = between(centred)
+    by_lot = [between(random.permutation(centred)) for _ in range(_NUM_LOTS)]
+    chance = (1 + sum(share >= found for share in by_lot)) / (1 + _NUM_LOTS)
+    freedom = len(rows) - len(picked)
+    return 1 - (1 - found) * (len(rows) - 1) / freedom, chance
+
+
 def find_following(run: Run, findings: Sequence[ClassFindings], particles: ParticleSet | None) -> tuple[Following, ...]:
     """Look at the conformations of each class, and at the classes, of all that has enough particles.
 
@@ -72,6 +112,7 @@ def find_following(run: Run, findings: Sequence[ClassFindings], particles: Parti
     """
     found = []
     defocus = None if particles is None else mean_defocus(particles)
+    micrograph = None if particles is None or particles.micrograph is None else particles.micrograph.numpy()
     for one in findings:
         members = run.members(one.class_index)
         if not run.z_dim or len(members) < FEWEST:
@@ -83,10 +124,21 @@ def find_following(run: Run, findings: Sequence[ClassFindings], particles: Parti
         if defocus is not None:
             share = predicted_share(defocus_features(defocus[members]), conformation)
             found.append(Following(what, "the defocus", share))
+        if micrograph is not None:
+            found += _following_micrographs(what, micrograph[members], conformation)
     if run.num_classes > 1 and defocus is not None and len(defocus) >= FEWEST:
         share = predicted_share(defocus_features(defocus), run.latents.class_probability)
         found.append(Following("The classes", "the defocus", share))
+    if run.num_classes > 1 and micrograph is not None:
+        found += _following_micrographs("The classes", micrograph, run.latents.class_probability)
     return tuple(found)
+
+
+def _following_micrographs(
+    what: str, micrograph: Int[np.ndarray, "n"], values: Float[np.ndarray, "n c"]
+) -> list[Following]:
+    found = grouped_share(micrograph, values)
+    return [] if found is None else [Following(what, "the micrograph", *found)]
 
 
 def tell_following(found: Sequence[Following]) -> tuple[str, ...]:
@@ -106,5 +158,6 @@ def tell_independence(found: Sequence[Following]) -> str:
         return ""
     what = " and ".join(dict.fromkeys("conformations" if "onformation" in one.what else "classes" for one in clear))
     by = " or ".join(dict.fromkeys(one.by for one in clear))
-    most = max(0.0, max(one.share for one in clear))
+    # Shares that chance explains are none.
+    most = max([0.0, *(one.share for one in clear if one.chance < _CHANCE)])
     return f"{what.capitalize()} do not follow {by}: at most {100 * most:.1f} % of their variance is predicted by it."

@@ -23,9 +23,12 @@ _FLOOR = 0.35
 
 @dataclass(frozen=True)
 class PackedSeries:
-    """Maps of one class: it alone, or its states along a motion."""
+    """Maps of one class: it alone, along a motion, or its states."""
 
-    caption: str
+    name: str
+    """To choose it by; the same in all classes that have such a series."""
+    labels: tuple[str, ...]
+    """Of its maps, where each has something to be said of; none otherwise."""
     count: int
     payload: str
     """Base64 of gzip of a byte for each voxel: map after map, z slowest, x fastest."""
@@ -75,10 +78,12 @@ def choose_scale(densities: Sequence[Float[Tensor, "d d d"]], num_maps: int, box
     return scale
 
 
-def pack_series(caption: str, cropped: Sequence[Float[Tensor, "n n n"]], scale: PackedScale) -> PackedSeries:
+def pack_series(
+    name: str, cropped: Sequence[Float[Tensor, "n n n"]], scale: PackedScale, labels: tuple[str, ...] = ()
+) -> PackedSeries:
     """Pack maps of one class, as `crop_map` gives them."""
     payload = base64.b64encode(_compress(cropped, scale)).decode("ascii")
-    return PackedSeries(caption, len(cropped), payload)
+    return PackedSeries(name, labels, len(cropped), payload)
 
 
 def _compress(cropped: Sequence[Float[Tensor, "n n n"]], scale: PackedScale) -> bytes:

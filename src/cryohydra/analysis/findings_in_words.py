@@ -1,7 +1,10 @@
 """What was found, in sentences."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from cryohydra.analysis.class_analysis import ClassFindings
 from cryohydra.analysis.classes import ClassSummary, Likeness
 from cryohydra.analysis.run import Run
 
@@ -22,6 +25,30 @@ def tell_findings(run: Run, summary: ClassSummary, likeness: Likeness | None) ->
     if run.z_dim:
         axes = "an axis" if run.z_dim == 1 else f"{run.z_dim} axes"
         said.append(f"Each class may move along {axes}; whether it does is seen in its motions.")
+    return tuple(said)
+
+
+def tell_states(findings: Sequence[ClassFindings]) -> tuple[str, ...]:
+    """How many states each class has, with their shares; nothing of rigid and empty classes."""
+    said = []
+    single: dict[str, list[int]] = {}
+    for found in findings:
+        if found.states is None:
+            continue
+        share, finest = found.states.landscape.share, found.states.finest_angstrom
+        if len(share) > 1:
+            percent = ", ".join(f"{100 * part:.0f} %" for part in share)
+            said.append(f"Class {found.class_index}: {len(share)} states, {percent}.")
+        elif finest is not None:
+            why = f"to {finest:.0f} Å, images do not tell conformations apart"
+            single.setdefault(why, []).append(found.class_index)
+        else:
+            why = "there are too few images, or none, to tell conformations apart"
+            single.setdefault(why, []).append(found.class_index)
+    for why, classes in single.items():
+        which = ", ".join(str(index) for index in classes)
+        of_each = "" if len(classes) == 1 else " each"
+        said.append(f"Class{'es' if len(classes) > 1 else ''} {which}: one state{of_each}; {why}.")
     return tuple(said)
 
 

@@ -18,6 +18,7 @@ from cryohydra.analysis.drawing import (
     new_figure,
     style_axes,
 )
+from cryohydra.analysis.landscape import Landscape
 from cryohydra.analysis.palette import LIGHT, Theme, class_colours
 
 
@@ -112,6 +113,23 @@ def plot_traversal(
     if is_connected:
         axes.plot(path[:, 0], path[:, 1], color=theme.ink, linewidth=1)
     _draw_numbered(axes, path, theme)
+    return figure_of(axes)
+
+
+def plot_states(landscape: Landscape, theme: Theme = LIGHT) -> Figure:
+    """Volumes in the plane of their first two principal components, as large as their shares, coloured by state."""
+    plane, state = landscape.plane, landscape.state_of_volume
+    # Of one volume, or two, there is no second component.
+    xy = np.stack([plane[:, 0], plane[:, 1] if plane.shape[1] > 1 else np.zeros(len(plane))], axis=1)
+    shares = enumerate(landscape.variance_share[:2], start=1)
+    names = [*(f"volume PC{number} ({100 * share:.0f} %)" for number, share in shares), ""]
+    axes = new_axes(theme, x=names[0], y=names[1])
+    colours = class_colours(landscape.num_states)
+    sizes = 20 + 3000 * landscape.volume_share
+    axes.scatter(xy[:, 0], xy[:, 1], s=sizes, c=[colours[one] for one in state], linewidths=0, alpha=0.85)
+    axes.axis("equal")
+    axes.margins(0.12)
+    _draw_numbered(axes, xy, theme)
     return figure_of(axes)
 
 

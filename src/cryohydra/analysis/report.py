@@ -14,8 +14,9 @@ from cryohydra.analysis.classes import ClassSummary
 from cryohydra.analysis.examples import Examples
 from cryohydra.analysis.fsc_curves import FscCurve
 from cryohydra.analysis.markup import Markup, fill, join, json_in_page, png_address, web_asset
+from cryohydra.analysis.packed_columns import PackedColumns
 from cryohydra.analysis.palette import class_colours
-from cryohydra.analysis.particle_columns import PackedColumns
+from cryohydra.analysis.report_states import show_states, themed_picture
 from cryohydra.analysis.run import Run
 from cryohydra.analysis.structures import Structures
 from cryohydra.io.atomic import write_atomically
@@ -77,6 +78,7 @@ def write_report(content: ReportContent, path: Path) -> None:
     parts = {
         "Structures": room.keep(_structures(content, path)),
         "Classes": _class_rows(content, room),
+        "States": room.keep(show_states(content.findings, content.structures)),
         "Differences": _plots(content.differences),
         "Particles": _landscape(content),
         "Resolution": _plots(content.fsc_figures),
@@ -173,7 +175,7 @@ def _class_row(content: ReportContent, found: ClassFindings, room: _Room) -> Mar
     index = found.class_index
     orientation = Markup("")
     if found.orientations is not None:
-        picture = join([_picture(found.orientations), fill("caption", text="Where particles are seen from")])
+        picture = join([themed_picture(found.orientations), fill("caption", text="Where particles are seen from")])
         orientation = room.fit(picture, fill("caption", text=f"Orientations: class_{index}/orientations.png"))
     return fill(
         "class_row",
@@ -285,13 +287,7 @@ def _plots(figures: Iterable[ShownFigure]) -> Markup:
 
 
 def _figure(figure: ShownFigure) -> Markup:
-    return fill("figure", picture=_picture(figure), caption=figure.caption)
-
-
-def _picture(figure: ShownFigure) -> Markup:
-    """A figure in the reader's theme."""
-    light, dark = png_address(figure.light_png), png_address(figure.dark_png)
-    return fill("picture", light=light, dark=dark, caption=figure.caption)
+    return fill("figure", picture=themed_picture(figure), caption=figure.caption)
 
 
 def _reading(content: ReportContent) -> Markup:

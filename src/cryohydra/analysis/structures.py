@@ -31,7 +31,9 @@ class Structure:
     picture: bytes
     """What is seen where nothing can be turned."""
     series: tuple[PackedSeries, ...]
-    """The class as it is, then its motions."""
+    """The class as it is, its motions, and its states if there are several."""
+    state_pictures: tuple[bytes, ...]
+    """Of its states."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def gather_structures(
 ) -> Structures:
     """Pack the classes for the page; write scripts for ChimeraX and a film of each motion beside the volumes."""
     filled = [found.density for found in findings if found.num_particles] or [found.density for found in findings]
-    num_maps = sum(1 + sum(film.count for film in found.films) for found in findings)
+    num_maps = sum(1 + sum(film.count for film in found.films) + len(_states_of(found)) for found in findings)
     scale = choose_scale(filled, num_maps, run.mixture.box_size * run.pixel_size_angstrom)
     scene = Scene(scale.level, run.mixture.box_size * run.pixel_size_angstrom, 1.1 * scale.size * scale.voxel_angstrom)
     colours = class_colours(run.num_classes)
@@ -59,19 +61,27 @@ def gather_structures(
         for film in found.films:
             says(f"Class {found.class_index}: filming {film.count} volumes in {film.folder.name}.")
             densities = [crop_map(density, scale) for density in _read_back(film, is_inverted)]
-            series.append(pack_series(film.caption, densities, scale))
+            series.append(pack_series(film.name, densities, scale))
             frames = np.stack([_on_white(density, scale.level, colour) for density in densities])
             write_movie(film.folder / f"motion{movie_suffix()}", frames)
-            states = [ShownMap(volume_path(film.folder, number), colour, is_inverted) for number in range(film.count)]
-            write_motion_script(film.folder / "motion.cxc", states, scene)
+            frame_maps = [ShownMap(volume_path(film.folder, n), colour, is_inverted) for n in range(film.count)]
+            write_motion_script(film.folder / "motion.cxc", frame_maps, scene)
+        states = [crop_map(density, scale) for density in _states_of(found)]
+        if found.states is not None and len(states) > 1:
+            series.append(pack_series("States", states, scale, found.states.names))
+        pictures = tuple(picture_surface(density, scale.level, colour) for density in states)
         picture = picture_surface(cropped, scale.level, colour)
-        shown.append(Structure(found.class_index, colour, picture, tuple(series)))
+        shown.append(Structure(found.class_index, colour, picture, tuple(series), pictures))
         path = run.folder.map_path(run.epoch, found.class_index)
         if path.exists():
             maps.append(ShownMap(path, colour))
     if maps:
         write_classes_script(run.folder.analysis_path(run.epoch) / "classes.cxc", maps, scene)
     return Structures(scale, tuple(shown))
+
+
+def _states_of(found: ClassFindings) -> tuple[Float[Tensor, "n n n"], ...]:
+    return () if found.states is None else found.states.densities
 
 
 def _read_back(film: Film, is_inverted: bool) -> list[Float[Tensor, "d d d"]]:

@@ -99,4 +99,5 @@ def _only(particles: ParticleSet, rows: Int[Tensor, "m"]) -> ParticleSet:
         index=particles.index[rows],
         rows=particles.rows[rows],
         half=None,
+        micrograph=None,
     )

@@ -14,6 +14,7 @@ from cryohydra.geometry.rotations import rotation_vector_to_matrix
 from cryohydra.io.cs import read_cs
 
 _CTF_FIELDS = ("ctf/df1_A", "ctf/df2_A", "ctf/df_angle_rad", "ctf/accel_kv", "ctf/cs_mm", "ctf/amp_contrast")
+_MICROGRAPH = "location/micrograph_path"
 
 
 def read_cs_particles(path: Path, datadir: Path | None, complain: Complain = stop) -> ImageTable:
@@ -50,6 +51,7 @@ def read_cs_particles(path: Path, datadir: Path | None, complain: Complain = sto
         habit_is_white=False,
         notes=notes + cs_aberration_notes(records, ctf, references.box_size),
         half=records["alignments3D/split"].astype(np.int64) % 2 if "alignments3D/split" in names else None,
+        micrograph=np.unique(records[_MICROGRAPH], return_inverse=True)[1] if _MICROGRAPH in names else None,
     )
 
 

@@ -68,6 +68,7 @@ def read_star_particles(path: Path, datadir: Path | None, complain: Complain = s
         habit_is_white=True,
         notes=(*notes, *half_notes, *star_aberration_notes(optics, None if pixel_size is None else ctf, box_size)),
         half=half,
+        micrograph=_micrograph(columns),
     )
 
 
@@ -262,6 +263,12 @@ def star_poses(
     if columns.has("rlnOriginX", "rlnOriginY"):
         return rotation, -np.stack([columns.floats("rlnOriginX"), columns.floats("rlnOriginY")], axis=1)
     return rotation, None
+
+
+def _micrograph(columns: StarColumns) -> Int[np.ndarray, "n"] | None:
+    if not columns.has("rlnMicrographName"):
+        return None
+    return np.unique(columns.texts("rlnMicrographName"), return_inverse=True)[1].astype(np.int64)
 
 
 def _half(columns: StarColumns) -> tuple[Int[np.ndarray, "n"] | None, tuple[str, ...]]:

@@ -53,6 +53,8 @@ class ParticleSet:
     """Sentences for the user."""
     half: Int[Tensor, "n"] | None = None
     """Half, 0 or 1, into which an earlier refinement put each particle."""
+    micrograph: Int[Tensor, "n"] | None = None
+    """Number of its micrograph; of tilt series, of the first tilt's."""
 
 
 def open_particles(
@@ -116,6 +118,7 @@ def open_particles(
         rows=rows,
         notes=notes if polarity.note is None else (*notes, polarity.note),
         half=None if table.half is None else torch.from_numpy(table.half[series.rows[:, 0]]),
+        micrograph=None if table.micrograph is None else torch.from_numpy(table.micrograph[series.rows[:, 0]]),
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from cryohydra.errors import UserError
 from cryohydra.io.cs import read_cs, with_columns
 
-_WANTED = ("blob/path", "ctf/df1_A", "alignments3D/pose")
+_WANTED = ("blob/path", "ctf/df1_A", "alignments3D/pose", "location/micrograph_path")
 """A field of each group that is used."""
 
 

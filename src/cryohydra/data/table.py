@@ -60,6 +60,8 @@ class ImageTable:
     notes: tuple[str, ...]
     half: Int[np.ndarray, "n"] | None = None
     """Half, 0 or 1, into which an earlier refinement put each image."""
+    micrograph: Int[np.ndarray, "n"] | None = None
+    """Number of the micrograph of each image, from 0."""
 
     def __len__(self) -> int:
         return len(self.references)

@@ -12,6 +12,7 @@ from pydantic import Field
 from cryohydra._typing import Bool, Float
 from cryohydra.analysis.movies import movie_suffix, write_movie
 from cryohydra.analysis.palette import class_colours
+from cryohydra.analysis.quantities import Quantity
 from cryohydra.analysis.volumes import volume_path, write_text_table
 from cryohydra.errors import UserError
 from cryohydra.explorer.gallery import MOST_IMAGES, picture_particles
@@ -28,7 +29,6 @@ from cryohydra.explorer.http import (
     read_json,
     whole_number,
 )
-from cryohydra.explorer.quantities import Quantity
 from cryohydra.explorer.shelf import Shelf, pack, unpack
 from cryohydra.explorer.sources import Source, Sources
 from cryohydra.explorer.traversals import graph_path, straight_path, thin

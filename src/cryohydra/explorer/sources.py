@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from cryohydra._typing import Float, Int
+from cryohydra.analysis.quantities import Quantity, align, column, quantities_of_particles, quantities_of_run
 from cryohydra.analysis.run import Run
 from cryohydra.data.particles import ParticleSet
 from cryohydra.errors import UserError
-from cryohydra.explorer.quantities import Quantity, align, column, quantities_of_particles, quantities_of_run
 from cryohydra.io.run_folder import RunFolder
 
 OpenParticles = Callable[[Run], ParticleSet]

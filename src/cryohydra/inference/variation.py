@@ -48,6 +48,10 @@ class PosedImages:
     def __len__(self) -> int:
         return len(self.weight)
 
+    def at(self, rows: Int[Tensor, "m"]) -> "PosedImages":
+        """Some of the images."""
+        return PosedImages(self.score[rows], self.power[rows], self.rotation[rows], self.weight[rows])
+
 
 def find_components(
     images: PosedImages,
@@ -71,12 +75,12 @@ def find_components(
     Returns:
         Orthogonal components, the largest first; coordinates along them have a standard normal prior.
     """
-    residual = _residual(images, band, lattice, mean)
+    residual = residual_of_mean(images, band, lattice, mean)
     components = mean.new_zeros(z_dim, *lattice.shape)
     coordinate = torch.randn(len(images), z_dim, generator=generator).to(mean.device)
     covariance = mean.new_zeros(len(images), z_dim, z_dim)
     for _ in range(num_rounds):
-        components = _solve(residual, band, lattice, mask, coordinate, covariance)
+        components = solve_components(residual, band, lattice, mask, coordinate, covariance)
         before = coordinate
         coordinate, covariance = _locate(residual, band, lattice, components)
         if float((coordinate - before).norm()) < _SETTLED * float(coordinate.norm()):
@@ -92,13 +96,13 @@ def locate_images(
     components: Float[Tensor, "z n n n"],
 ) -> Float[Tensor, "b z"]:
     """Where images lie along the components of their class: the mean of each posterior."""
-    return _locate(_residual(images, band, lattice, mean), band, lattice, components)[0]
+    return _locate(residual_of_mean(images, band, lattice, mean), band, lattice, components)[0]
 
 
-def _residual(images: PosedImages, band: Band, lattice: Lattice, mean: Float[Tensor, "n n n"]) -> PosedImages:
+def residual_of_mean(images: PosedImages, band: Band, lattice: Lattice, mean: Float[Tensor, "n n n"]) -> PosedImages:
     """What the mean map, at each image's own contrast, leaves of the scores."""
     score = torch.empty_like(images.score)
-    for rows, slices in _slices(images, band, lattice, mean[None]):
+    for rows, slices in slices_of_maps(images, band, lattice, mean[None]):
         cut = slices[0]
         product = (images.score[rows] * cut).sum((1, 2))
         energy = (images.power[rows] * cut.square()).sum((1, 2))
@@ -107,7 +111,7 @@ def _residual(images: PosedImages, band: Band, lattice: Lattice, mean: Float[Ten
     return PosedImages(score, images.power, images.rotation, images.weight)
 
 
-def _slices(
+def slices_of_maps(
     images: PosedImages, band: Band, lattice: Lattice, values: Float[Tensor, "z n n n"]
 ) -> Iterator[tuple[Int[Tensor, "c"], Float[Tensor, "z c t p"]]]:
     """For some images at a time: which, and the slice of each map at their poses."""
@@ -131,7 +135,7 @@ def _locate(
     mean = components.new_empty(len(residual), z_dim)
     covariance = components.new_empty(len(residual), z_dim, z_dim)
     identity = torch.eye(z_dim, device=components.device)
-    for rows, slices in _slices(residual, band, lattice, components):
+    for rows, slices in slices_of_maps(residual, band, lattice, components):
         precision = torch.einsum("zbtp,btp,ybtp->bzy", slices, residual.power[rows], slices) + identity
         covariance[rows] = torch.linalg.inv(precision)
         projected = torch.einsum("zbtp,btp->bz", slices, residual.score[rows])
@@ -139,7 +143,7 @@ def _locate(
     return mean, covariance
 
 
-def _solve(
+def solve_components(
     residual: PosedImages,
     band: Band,
     lattice: Lattice,

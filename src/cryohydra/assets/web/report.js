@@ -12,13 +12,14 @@ class Structures {
     this.painter = painter;
     this.turn = new Float32Array([1, 0, 0, 0, 1, 0, 0, 0, 1]);
     this.magnification = 1;
-    this.motion = 0;
+    this.motion = "";
     this.state = 0;
     this.timer = null;
     this.panels = content.classes.map((known) => {
       const figure = document.querySelector(`.structure[data-class="${known.index}"]`);
       const rgb = [1, 3, 5].map((k) => parseInt(known.colour.slice(k, k + 2), 16) / 255);
-      return { ...known, figure, rgb, canvas: figure.querySelector("canvas"), isSeen: false, volumes: [], meshes: new Map() };
+      const note = figure.querySelector("figcaption .quiet");
+      return { ...known, figure, rgb, note, size: note.textContent, canvas: figure.querySelector("canvas"), isSeen: false, volumes: {}, meshes: new Map() };
     });
     this.listen();
     const observer = new IntersectionObserver((entries) => {
@@ -34,8 +35,13 @@ class Structures {
     addEventListener("resize", () => this.refreshAll());
   }
 
+  /** What a panel shows of the chosen motion; a class without it stands still. */
+  seriesOf(panel) {
+    return panel.series.find((one) => one.name === this.motion) || panel.series[0];
+  }
+
   get numStates() {
-    return Math.max(...this.panels.map((panel) => (panel.series[this.motion] || { count: 1 }).count));
+    return Math.max(...this.panels.map((panel) => this.seriesOf(panel).count));
   }
 
   listen() {
@@ -56,11 +62,10 @@ class Structures {
       this.magnification = 2 ** (Number(el("zoom").value) / 100);
       this.refreshAll();
     });
-    const most = Math.max(...this.panels.map((panel) => panel.series.length));
-    const names = ["None", ...Array.from({ length: most - 1 }, (_, k) => (most === 2 ? "Play" : `Component ${k + 1}`))];
-    el("motion").append(...names.map((name, value) => new Option(name, value)));
-    el("motion-choice").hidden = most < 3;
-    el("motion").addEventListener("change", () => this.chooseMotion(Number(el("motion").value)));
+    const names = [...new Set(this.panels.flatMap((panel) => panel.series.map((one) => one.name)))];
+    el("motion").append(...names.map((name) => new Option(name)));
+    el("motion-choice").hidden = names.length < 3;
+    el("motion").addEventListener("change", () => this.chooseMotion(el("motion").value));
     el("state").addEventListener("input", () => {
       this.stop();
       this.show(Number(el("state").value));
@@ -74,7 +79,7 @@ class Structures {
     });
     setLevel();
     for (const panel of this.panels) this.listenTo(panel);
-    this.chooseMotion(Math.min(1, most - 1));
+    this.chooseMotion(names[Math.min(1, names.length - 1)]);
   }
 
   listenTo(panel) {
@@ -109,10 +114,9 @@ class Structures {
     });
   }
 
-  chooseMotion(number) {
+  chooseMotion(name) {
     this.stop();
-    this.motion = number;
-    el("motion").value = number;
+    this.motion = el("motion").value = name;
     for (const panel of this.panels) this.forget(panel);
     const last = this.numStates - 1;
     el("state-choice").hidden = last === 0;
@@ -163,14 +167,13 @@ class Structures {
 
   async refresh(panel) {
     const { scale } = this;
-    // A class without this motion stands still.
-    const number = panel.series[this.motion] ? this.motion : 0;
-    const { count, payload } = panel.series[number];
+    const { name, labels, count, payload } = this.seriesOf(panel);
     const state = Math.min(this.state, count - 1);
-    panel.volumes[number] ??= inflate(payload);
-    const bytes = await panel.volumes[number];
+    panel.note.textContent = labels[state] ?? panel.size;
+    panel.volumes[name] ??= inflate(payload);
+    const bytes = await panel.volumes[name];
     if (!panel.isSeen) return;
-    const key = `${number} ${state}`;
+    const key = `${name} ${state}`;
     if (!panel.meshes.has(key)) {
       const voxels = scale.size ** 3;
       const level = 255 * (this.level - scale.lowest) / (scale.highest - scale.lowest);
@@ -196,24 +199,23 @@ async function plotParticles(content) {
       values[row] = step === 65535 ? NaN : low + (high - low) * step / 65534;
     }
     if (names) values.forEach((value, row) => { values[row] = Math.round(value); });
-    return { name, values, names, colours: content.colours[place] };
+    return { key: content.keys[place], name, values, names, colours: content.colours[place] };
   });
-  const classes = columns.find((column) => column.name === "Class");
+  const classes = columns.find((column) => column.key === "class");
   const says = (row) => columns.filter((column) => Number.isFinite(column.values[row])).map((column) => {
     const value = column.values[row];
     if (column.names) return column.names[value];
-    return `${column.name}: ${column.name === "Particle number" ? Math.round(value) : shortNumber(value)}`;
+    return `${column.name}: ${column.key === "particle" ? Math.round(value) : shortNumber(value)}`;
   });
   const scatter = new Scatter(el("scatter"), el("tip"), says);
   const everything = Array.from({ length: content.count }, (_, row) => row);
   const options = () => columns.map((column, place) => new Option(column.name, place));
   el("plot-class").append(new Option("All", -1), ...classes.names.map((name, place) => new Option(name, place)));
   for (const id of ["plot-x", "plot-y", "plot-colour"]) el(id).append(...options());
-  const place = (...names) => Math.max(0, columns.findIndex((column) => column.name === names.find((name) => content.names.includes(name))));
-  el("plot-x").value = place("UMAP 1", "Conformation PC1", "Conformation z", "View: rot (°)");
-  el("plot-y").value = place("UMAP 2", "Conformation PC2", "Defocus (µm)", "View: tilt (°)");
-  if (content.names.includes("Conformation z")) el("plot-y").value = place("Defocus (µm)", "View: tilt (°)");
-  el("plot-colour").value = place("Class");
+  const place = (...keys) => Math.max(0, columns.findIndex((column) => column.key === keys.find((key) => content.keys.includes(key))));
+  el("plot-x").value = place("umap_0", "pc_0", "z_0", "angle_rot");
+  el("plot-y").value = place("umap_1", "pc_1", "defocus", "angle_tilt");
+  el("plot-colour").value = place("class");
   const draw = () => {
     const [x, y, colour] = ["plot-x", "plot-y", "plot-colour"].map((id) => columns[el(id).value]);
     const chosen = Number(el("plot-class").value);

@@ -1,4 +1,4 @@
-"""What is known of each particle, a column for each: what the page can plot, colour by and select on."""
+"""What is known of each particle: what the report and the explorer can plot, colour by and select on."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -16,6 +16,9 @@ from cryohydra.data.particles import ParticleSet
 from cryohydra.errors import UserError
 from cryohydra.geometry.rotations import matrix_to_euler
 from cryohydra.io.pickles import read_pickle
+
+_MOST_NAMES = 60
+"""Labels that can be told apart by colour, at most."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,14 @@ def quantities_of_run(run: Run, kmeans: int = -1) -> list[Quantity]:
     Args:
         kmeans: Number of groups of the analysis to show; -1 takes the fewest that there are.
     """
-    return [*_conformation(run), *_umap(run), *_kmeans(run, kmeans), *_classes(run), *_pose_and_place(run)]
+    return [
+        *_conformation(run),
+        *_umap(run),
+        *_states(run),
+        *_kmeans(run, kmeans),
+        *_classes(run),
+        *_pose_and_place(run),
+    ]
 
 
 def quantities_of_particles(particles: ParticleSet) -> list[Quantity]:
@@ -48,17 +58,26 @@ def quantities_of_particles(particles: ParticleSet) -> list[Quantity]:
     defocus_u, defocus_v = optics.defocus_u_angstrom[:, 0], optics.defocus_v_angstrom[:, 0]
     group = optics.group[:, 0]
     found = [
-        Quantity("defocus", "defocus (µm)", "Input", lambda: ((defocus_u + defocus_v) / 2e4).numpy()),
+        Quantity("defocus", "defocus (µm)", "Input", lambda: mean_defocus(particles) / 1e4),
         Quantity("astigmatism", "astigmatism (Å)", "Input", lambda: (defocus_u - defocus_v).abs().numpy()),
     ]
     if group.max() > 0:
         names = tuple(f"optics group {number + 1}" for number in range(int(group.max()) + 1))
         found.append(Quantity("optics_group", "optics group", "Input", group.numpy, names))
+    if particles.micrograph is not None:
+        found.append(Quantity("micrograph", "number of the micrograph", "Input", particles.micrograph.numpy))
     if particles.labels is not None:
         different, label = np.unique(particles.labels.numpy(), return_inverse=True)
-        names = tuple(f"label {value}" for value in different)
-        found.append(Quantity("label", "label", "Input", lambda: label, names))
+        names = tuple(f"label {value}" for value in different) if len(different) <= _MOST_NAMES else ()
+        values = label if names else particles.labels.numpy()
+        found.append(Quantity("label", "label", "Input", lambda: values, names))
     return found
+
+
+def mean_defocus(particles: ParticleSet) -> Float[np.ndarray, "n"]:
+    """Of each particle, over its tilts and both axes, in angstrom."""
+    optics = particles.source.optics(torch.arange(len(particles.source)))
+    return (optics.defocus_u_angstrom + optics.defocus_v_angstrom).mean(1).double().numpy() / 2
 
 
 def class_names(count: int) -> tuple[str, ...]:
@@ -98,6 +117,18 @@ def _umap(run: Run) -> Iterator[Quantity]:
         for axis in range(2):
             values = partial(_of_classes, run, files, axis, num_columns=2)
             yield Quantity(f"umap_{axis}", f"UMAP {axis + 1}", "Conformation", values)
+
+
+def _states(run: Run) -> Iterator[Quantity]:
+    """States that `analyze` told apart, each class's own; nothing if no class has more than one."""
+    files = [run.folder.class_analysis_path(run.epoch, k) / "states" / "labels.pkl" for k in range(run.num_classes)]
+    if not any(file.exists() for file in files):
+        return
+    labels = _of_classes(run, files, 0, num_columns=1)
+    count = 1 + int(np.nanmax(np.append(labels, 0)))
+    if count > 1:
+        names = tuple(f"state {number}" for number in range(count))
+        yield Quantity("state", "state in its class", "Conformation", lambda: labels, names)
 
 
 def _kmeans(run: Run, wanted: int) -> Iterator[Quantity]:
