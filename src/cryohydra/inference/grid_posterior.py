@@ -111,22 +111,34 @@ class ExhaustivePosterior(GridPosterior):
 class PrunedPosterior(GridPosterior):
     """Over a few classes and rotations for each image, the others having none of the posterior."""
 
-    def __init__(self, compared: Compared, class_index: Int[Tensor, "b c"], rotation_index: Int[Tensor, "b c"]):
+    def __init__(
+        self,
+        compared: Compared,
+        class_index: Int[Tensor, "b c"],
+        rotation_index: Int[Tensor, "b c"],
+        summed_mass: float = 1.0,
+    ):
         """Compare.
 
         Args:
             class_index: Of what each image is compared with.
             rotation_index: The same; none twice in a class.
+            summed_mass: Part of the mean image's posterior whose heaviest poses stand for all in `sums`: the many light
+                ones cost most and say least.
         """
         slices, score, power, log_prior = compared.slices, compared.score, compared.power, compared.log_prior
         self._score, self._power, self._class, self._shape = score, power, class_index, slices.shape
+        self._summed_mass = summed_mass
+        self._buffer = slices.new_empty(0)
         self._slice = class_index * slices.shape[1] + rotation_index
         all_slices = slices.flatten(0, 1)
         half_power = 0.5 * torch.cat([power @ of_class.square().T for of_class in slices], dim=1)
         constant = half_power.gather(1, self._slice)
-        log_likelihood = torch.cat(
-            [score[rows] @ all_slices[self._slice[rows]].transpose(1, 2) for rows in self._rows()]
-        )
+        log_likelihood = score.new_empty(*score.shape[:2], class_index.shape[1])
+        for rows in self._rows():
+            # Whole rows into one place, again and again: gathered anew they would take three times as long.
+            gathered = self._gather(all_slices, rows)
+            torch.bmm(score[rows], gathered.transpose(1, 2), out=log_likelihood[rows])
         log_likelihood += log_prior[:, None] - constant[:, None]
         highest, best_shift = log_likelihood.max(1)
         is_its = class_index[:, None] == torch.arange(len(slices), device=class_index.device)[:, None]
@@ -143,11 +155,17 @@ class PrunedPosterior(GridPosterior):
         """What each slice gathers."""
         num_images, num_slices = len(share), self._shape[0] * self._shape[1]
         weight = self._weight(share)
+        of_pose = self._relative.sum(1) * weight
         numerator = share.new_zeros(num_slices, self._shape[2])
+        kept, scale = self._heaviest(of_pose)
+        weight = weight * scale[:, None]
         for rows in self._rows():
-            weighed = (self._relative[rows] * weight[rows, None]).transpose(1, 2)
-            numerator.index_add_(0, self._slice[rows].flatten(), (weighed @ self._score[rows]).flatten(0, 1))
-        of_slice = share.new_zeros(num_images, num_slices).scatter_(1, self._slice, self._relative.sum(1) * weight)
+            heavy = kept[rows]
+            relative = self._relative[rows].take_along_dim(heavy[:, None], 2)
+            weighed = (relative * weight[rows].gather(1, heavy)[:, None]).transpose(1, 2)
+            which = self._slice[rows].gather(1, heavy)
+            numerator.index_add_(0, which.flatten(), (weighed @ self._score[rows]).flatten(0, 1))
+        of_slice = share.new_zeros(num_images, num_slices).scatter_(1, self._slice, of_pose)
         denominator = of_slice.T @ self._power
         return numerator.unflatten(0, self._shape[:2]), denominator.unflatten(0, self._shape[:2])
 
@@ -155,8 +173,24 @@ class PrunedPosterior(GridPosterior):
         """Part of the posterior of all images at each shift."""
         return torch.einsum("bsc,bc->s", self._relative, self._weight(share)) / share.sum()
 
+    def _heaviest(self, of_pose: Float[Tensor, "b c"]) -> tuple[Int[Tensor, "b h"], Float[Tensor, "b"]]:
+        """The candidates that stand for all in sums, and what each image's are to be multiplied with."""
+        heaviest, order = of_pose.sort(1, descending=True)
+        held = heaviest.cumsum(1) / of_pose.sum(1, keepdim=True).clamp(min=_NOTHING)
+        num_kept = int((held.mean(0) < self._summed_mass).sum()) + 1
+        return order[:, :num_kept], 1 / held[:, :num_kept][:, -1].clamp(min=_NOTHING)
+
     def _weight(self, share: Float[Tensor, "b k"]) -> Float[Tensor, "b c"]:
         return (share / self._total.clamp(min=_NOTHING)).gather(1, self._class)
+
+    def _gather(self, all_slices: Float[Tensor, "n p"], rows: slice) -> Float[Tensor, "r c p"]:
+        """The slices that some images are compared with."""
+        which = self._slice[rows]
+        if self._buffer.numel() < which.numel() * self._shape[2]:
+            self._buffer = all_slices.new_empty(which.numel(), self._shape[2])
+        gathered = self._buffer[: which.numel()]
+        torch.index_select(all_slices, 0, which.flatten(), out=gathered)
+        return gathered.view(*which.shape, -1)
 
     def _rows(self) -> list[slice]:
         return chunks(len(self._slice), self._slice.shape[1] * self._shape[2], self._score.device)

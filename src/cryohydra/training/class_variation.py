@@ -52,16 +52,16 @@ def vary(
     if not len(teachers):
         teachers = members
     chosen = teachers[torch.randperm(len(teachers), generator=state.generator)[:_MOST_IMAGES]]
-    images = _posed_images(state, chosen, class_index, band)
+    images = posed_images(state, chosen, class_index, band)
     components = find_components(images, band, lattice, mean, mask, num_components, state.generator)
     located = [
-        locate_images(_posed_images(state, some, class_index, band), band, lattice, mean, components)
+        locate_images(posed_images(state, some, class_index, band), band, lattice, mean, components)
         for some in members.split(_MOST_IMAGES)
     ]
     return ClassVariation(enlarge(components, maps.lattice), torch.cat(located))
 
 
-def _posed_images(state: TrainingState, index: Int[Tensor, "m"], class_index: int, band: Band) -> PosedImages:
+def posed_images(state: TrainingState, index: Int[Tensor, "m"], class_index: int, band: Band) -> PosedImages:
     """Particles as members of a class, at the poses that they have in it, their shifts undone."""
     parts = [state.weighted(rows, band) for rows in index.split(_AT_ONCE)]
     score, power = torch.cat([part.score for part in parts]), torch.cat([part.power for part in parts])

@@ -20,6 +20,8 @@ _LAST_EXHAUSTIVE_LEVEL = 1
 """Finer grids are compared only in the heaviest cells of the next coarser one."""
 _MOST_PARENTS = 256
 """Such cells, for each image, at most."""
+_SUMMED_MASS = 0.98
+"""Of the posterior on a grid that is compared in part: what the maps learn from."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class GridComparer:
             narrow = Band(band.box_size, min(band.radius, int(TOLERATED / angular_step(level - 1))), maps.device)
             grid = self._grid(narrow, level - 1, shift_prior)
             parents = ExhaustivePosterior(_lay_out(images.at(band.within(narrow.radius)), *grid, maps, shift_prior))
-            found = PrunedPosterior(compared, *_heaviest_children(parents, level, balance))
+            children = _heaviest_children(parents, level, balance)
+            found = PrunedPosterior(compared, *children, summed_mass=_SUMMED_MASS)
         log_weight = balance * _balancing_weights(found.log_evidence)
         return Comparison(found, compared.slices, slicer, shifts, log_weight)
 

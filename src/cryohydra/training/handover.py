@@ -14,7 +14,7 @@ _LEAST_PROBABILITY = 0.01
 """Particles of less are no members of a class."""
 
 
-def fit_fields(state: TrainingState, variations: list[ClassVariation] | None = None, steps: int = 400) -> list[float]:
+def fit_fields(state: TrainingState, variations: list[ClassVariation] | None = None, steps: int = 800) -> list[float]:
     """Fit each class's field to its map.
 
     Args:

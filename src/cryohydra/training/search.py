@@ -21,6 +21,7 @@ from cryohydra.physics.pose import Pose
 from cryohydra.training.annealing import RESOLVED, TOLERATED, shift_step
 from cryohydra.training.handover import find_variation, fit_fields
 from cryohydra.training.map_pass import MapPass, Pairs, hold_poses, poses_held, widened
+from cryohydra.training.reseeding import Reseeding
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
 
@@ -43,6 +44,8 @@ _FEWEST_CHANGES = 0.01
 grows, and nothing is left to find at the end."""
 _CLEAR_GAIN = 2.0
 """In log likelihood: less is what a few more steps would give as well, or no reason to change class."""
+_LEAST_GAIN, _LEAST_GAIN_ON_TRIAL = 0.01, 0.001
+"""Part of the evidence that a pass must add for the search to go on; a class in two is told by few of the images."""
 _LEAST_PROBABILITY = 1e-3
 """Classes less probable than this for an image are passed over until all is searched anew."""
 
@@ -97,7 +100,8 @@ class Searching(Stage):
         num_kept: int,
         max_images: int,
         batch_size: int,
-        num_passes: int = 16,
+        num_passes: int = 32,
+        most_trials: int = 3,
         particle_radius: float = 0.45,
         follows_density: bool = True,
     ):
@@ -107,6 +111,7 @@ class Searching(Stage):
             slices: Cut from the maps, or at every candidate from the network that is fitted to them.
             first_radius: Band of the first pass, in Fourier pixels; the maps' own decide of the next.
             num_passes: At most.
+            most_trials: How often at most a class that is hardly missed is put to better use (`Reseeding`).
             follows_density: Whether maps are confined to their own density (`ClassSums.solve`).
         """
         self.search = search
@@ -125,6 +130,7 @@ class Searching(Stage):
         self.is_last_search = False
         """Whether all has settled, and only what went astray is looked for."""
         self.evidence_before = -math.inf
+        self.reseeding = Reseeding(most_trials)
         self._slicers = GridSlicers()
 
     def begin(self, state: TrainingState) -> None:
@@ -265,13 +271,17 @@ class Searching(Stage):
     def _end_pass(self, state: TrainingState, done: MapPass) -> None:
         state.maps, halves = done.sums.solve(self.mask, follows_density=self.follows_density)
         self.halves = halves.flatten(0, 1)
-        state.noise = done.refined_noise(state)
         state.classes.update_weights()
         evidence = float(done.evidence) / done.num_seen
         self.pass_count += 1
-        # Two Fourier pixels beyond what is known: enough to grow, too little to fit noise.
-        wider = min(self.last_radius, max(self.radius, min(state.maps.known_radius() + 2, widened(self.radius))))
-        has_settled = wider < 1.1 * self.radius and evidence - self.evidence_before < 0.01 * abs(evidence)
+        wider, least_gain = self.radius, _LEAST_GAIN_ON_TRIAL
+        # A trial is judged in the band and noise that it began with.
+        if not self.reseeding.is_on_trial:
+            state.noise = done.refined_noise(state)
+            # Two Fourier pixels beyond what is known: enough to grow, too little to fit noise.
+            wider = min(self.last_radius, max(self.radius, min(state.maps.known_radius() + 2, widened(self.radius))))
+            least_gain = _LEAST_GAIN
+        has_settled = wider < 1.1 * self.radius and evidence - self.evidence_before < least_gain * abs(evidence)
         if self.is_searching:
             is_in_vain = self._search_is_in_vain()
             self.is_done = is_in_vain and self.is_last_search
@@ -280,21 +290,29 @@ class Searching(Stage):
             self.is_done = self.is_last_search
             self.is_searching = self.is_last_search = True
         self.evidence_before = evidence
-        self.is_done |= self.pass_count >= self.num_passes
         self.radius = wider
         self.current = None
         self.num_searched, self.num_changed = 0, 0
+        if self.is_done:
+            self.halves, goes_on = self.reseeding.settled(state, self.halves)
+            if goes_on:
+                self.is_done = self.is_last_search = self.is_searching = False
+                self.evidence_before = -math.inf
+        self.is_done |= self.pass_count >= self.num_passes
 
     def end(self, state: TrainingState) -> str:
         """Fit the fields to the maps."""
         assert state.maps is not None
         if self.pass_count == 0 and self.current is not None:
             self._end_pass(state, self.current)
+        self.halves = self.reseeding.ended(state, self.halves)
         error = fit_fields(state, find_variation(state))
         state.fields_are_fitted = True
         known = state.maps.known_radius()
+        num_kept = self.reseeding.num_kept
+        reseeded = f", {num_kept} classes put to better use" if num_kept else ""
         return (
-            f"Search: {self.pass_count} passes, maps known to {known} Fourier pixels (halves agree above 0.143, "
+            f"Search: {self.pass_count} passes{reseeded}, maps known to {known} Fourier pixels (halves agree above 0.143, "
             f"shared poses); fields differ from them by {100 * max(error):.0f} % at most."
         )
 
@@ -307,12 +325,14 @@ class Searching(Stage):
             "is_last_search": self.is_last_search,
             "evidence_before": self.evidence_before,
             "halves": self.halves,
+            "reseeding": self.reseeding.state_dict(),
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Go on with the next pass."""
-        for name, value in saved.items():
-            setattr(self, name, value)
+        self.reseeding.load_state_dict(saved["reseeding"])
+        for name in ("radius", "pass_count", "is_searching", "is_last_search", "evidence_before", "halves"):
+            setattr(self, name, saved[name])
 
 
 def _matters(state: TrainingState, rows: Int[Tensor, "b"]) -> Bool[Tensor, "b k"]:

@@ -1,0 +1,191 @@
+"""What becomes of a class that images can do without: it takes over one side of the class whose images differ most.
+
+Expectation and maximisation never leave a state in which one class shows two structures while another shows none.
+A trial does: the class that is missed least is put in the place of one side of the class whose images are told apart
+best, the search goes on from there, and if images are not explained better than before, all is put back.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from sklearn.cluster import KMeans
+
+from cryohydra._typing import Float, Int, Tensor
+from cryohydra.fourier.lattice import Lattice, enlarge
+from cryohydra.inference.reconstruction import ClassMaps
+from cryohydra.inference.selection import without_the_least_missed
+from cryohydra.inference.told_apart import ClassResiduals
+from cryohydra.training.class_variation import posed_images, vary
+from cryohydra.training.state import TrainingState
+
+_CLEARLY_MISSED = 10.0
+"""Nats for each of its images by which a class is missed that is left alone."""
+_FEWEST_TO_SPLIT = 100
+_MOST_ASKED = 2000
+"""Images of a class that are asked whether they differ."""
+_RESOLVED = 0.5
+"""Correlation of half maps down to which differences are looked for."""
+_ERRORS = 2.0
+"""Standard errors of the mean gain by which a trial must be better."""
+_TABLES = ("poses", "classes")
+
+
+@dataclass(frozen=True)
+class Split:
+    """A class in two."""
+
+    free: int
+    """The class that is given up."""
+    parted: int
+    """The class whose images differ."""
+    sides: Float[Tensor, "2 n n n"]
+    """Its map on both sides of the component along which they differ."""
+
+
+class Reseeding:
+    """Trials, one after the other, until one is not worth it."""
+
+    def __init__(self, most_trials: int):
+        self.num_left = most_trials
+        self.num_kept = 0
+        self._before: dict[str, Any] | None = None
+        """All that a trial changes, as it was."""
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether what is there may yet be put back."""
+        return self._before is not None
+
+    def settled(
+        self, state: TrainingState, halves: Float[Tensor, "h n n n"]
+    ) -> tuple[Float[Tensor, "h n n n"], bool]:
+        """Judge the trial that has settled, if there is one, and begin another if there is reason to.
+
+        Args:
+            halves: The maps that images were compared with.
+
+        Returns:
+            The maps to go on from, and whether there is anything to go on with.
+        """
+        num_kept, was_on_trial = self.num_kept, self.is_on_trial
+        halves = self.ended(state, halves)
+        is_in_vain = was_on_trial and self.num_kept == num_kept
+        split = find_split(state) if self.num_left and not is_in_vain else None
+        if split is None:
+            return halves, False
+        self.num_left -= 1
+        self._remember(state, halves)
+        return _carry_out(state, halves, split), True
+
+    def ended(self, state: TrainingState, halves: Float[Tensor, "h n n n"]) -> Float[Tensor, "h n n n"]:
+        """Judge the trial, if there is one: the maps to go on from."""
+        if self._before is not None:
+            if _is_better(self._before["evidence"], _evidence(state)):
+                self.num_kept += 1
+            else:
+                halves = self._put_back(state)
+            self._before = None
+        return halves
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        return {"num_left": self.num_left, "num_kept": self.num_kept, "before": self._before}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.num_left, self.num_kept, self._before = saved["num_left"], saved["num_kept"], saved["before"]
+
+    def _remember(self, state: TrainingState, halves: Float[Tensor, "h n n n"]) -> None:
+        maps = state.maps
+        assert maps is not None
+        self._before = {
+            "halves": halves,
+            "maps": [maps.values, maps.weight, maps.half_correlation],
+            "tables": copy.deepcopy({name: getattr(state, name).state_dict() for name in _TABLES}),
+            "evidence": _evidence(state),
+        }
+
+    def _put_back(self, state: TrainingState) -> Float[Tensor, "h n n n"]:
+        assert self._before is not None and state.maps is not None
+        state.maps = ClassMaps(state.maps.lattice, *self._before["maps"])
+        for name in _TABLES:
+            getattr(state, name).load_state_dict(self._before["tables"][name])
+        halves: Tensor = self._before["halves"]
+        return halves
+
+
+def find_split(state: TrainingState) -> Split | None:
+    """The class that can be given up, and the one whose images a second map would serve best; None if there is none."""
+    evidence = state.classes.log_evidence
+    kept = without_the_least_missed(evidence, state.num_classes - 1, _CLEARLY_MISSED).kept
+    if len(kept) == state.num_classes:
+        return None
+    free = next(k for k in range(state.num_classes) if k not in kept)
+    parted = [found for k in kept.tolist() if (found := _part(state, k)) is not None]
+    if not parted:
+        return None
+    _, best, sides = max(parted, key=lambda one: one[0])
+    return Split(free, best, sides)
+
+
+def _part(state: TrainingState, class_index: int) -> tuple[float, int, Float[Tensor, "2 n n n"]] | None:
+    """How much images of a class would gain by two maps, in nats or so, the class, and the maps; None if nothing."""
+    assert state.maps is not None
+    members = _members(state, class_index)
+    if len(members) < _FEWEST_TO_SPLIT:
+        return None
+    asked = members[torch.randperm(len(members), generator=state.generator)[:_MOST_ASKED]]
+    variation = vary(state, state.maps, class_index, asked, num_components=1)
+    coordinate = variation.coordinate[:, 0]
+    clusters = KMeans(2, n_init=10, random_state=0).fit(coordinate[:, None].cpu().numpy())
+    label = torch.from_numpy(clusters.labels_)
+    first, second = (torch.nonzero(label == side)[:, 0] for side in (0, 1))
+    if min(len(first), len(second)) < 2:
+        return None
+    radius = min(max(state.maps.known_radius(_RESOLVED), 4), state.maps.lattice.radius)
+    lattice, band = Lattice(state.maps.lattice.box_size, radius), state.band(radius)
+    mean = state.maps.values[class_index]
+    images = posed_images(state, asked, class_index, band)
+    residuals = ClassResiduals.of(images, band, lattice, enlarge(mean[None], lattice)[0])
+    separation = residuals.separation(first, second, state.generator)
+    if not separation.is_told:
+        return None
+    middles = torch.from_numpy(clusters.cluster_centers_[:, 0]).to(mean)
+    sides = mean + middles[:, None, None, None] * variation.components[0]
+    return len(members) * (separation.variance - 1), class_index, sides
+
+
+def _members(state: TrainingState, class_index: int) -> Int[Tensor, "m"]:
+    """Rows of the images that are likeliest of a class."""
+    return torch.nonzero(state.classes.log_posterior().argmax(1) == class_index)[:, 0].cpu()
+
+
+def _carry_out(state: TrainingState, halves: Float[Tensor, "h n n n"], split: Split) -> Float[Tensor, "h n n n"]:
+    """Put the two sides in the place of the class parted and of that given up."""
+    assert state.maps is not None
+    places = [split.parted, split.free]
+    values = state.maps.values.clone()
+    values[places] = split.sides
+    state.maps = ClassMaps(state.maps.lattice, values, state.maps.weight, state.maps.half_correlation)
+    halves = halves.unflatten(0, (-1, state.num_classes)).clone()
+    halves[:, places] = split.sides
+    for table in (state.poses.rotation, state.poses.shift_px):
+        table[:, :, split.free] = table[:, :, split.parted]
+    classes = state.classes
+    classes.log_evidence[:, split.free] = classes.log_evidence[:, split.parted]
+    classes.log_pose_volume[:, split.free] = classes.log_pose_volume[:, split.parted]
+    shared = classes.log_weight[places].logsumexp(0) - torch.tensor(2.0).log()
+    classes.log_weight[places] = shared.to(classes.log_weight)
+    return halves.flatten(0, 1)
+
+
+def _evidence(state: TrainingState) -> Float[Tensor, "n"]:
+    """Log probability of each image over that of noise alone."""
+    return torch.logsumexp(state.classes.log_weight + state.classes.log_evidence, dim=1)
+
+
+def _is_better(before: Float[Tensor, "n"], now: Float[Tensor, "n"]) -> bool:
+    gain = now - before
+    return bool(gain.mean() > _ERRORS * gain.std() / len(gain) ** 0.5)
