@@ -1,9 +1,25 @@
-"""How much to work on at a time."""
+"""How much to work on at a time, and in which numbers."""
+
+import functools
 
 import torch
 
 _NUMBERS = {"cpu": 2**20, "cuda": 2**27}
 """On a processor what its cache holds, on a GPU what keeps all of it busy and leaves memory for the rest."""
+
+
+@functools.cache
+def matrix_dtype(device: torch.device) -> torch.dtype:
+    """The numbers whose products of matrices are fastest: bfloat16 where there are units for it, else float32.
+
+    Scores of poses in it are good to a few tenths of a nat: enough to weigh the poses of a grid, whose points are
+    farther off than that.
+    """
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    # Older versions of torch do not tell what a processor can do.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return torch.bfloat16 if capabilities.get("amx_bf16", False) else torch.float32
 
 
 def chunks(num_rows: int, numbers_per_row: int, device: torch.device) -> list[slice]:

@@ -17,6 +17,10 @@ def tell_findings(run: Run, summary: ClassSummary, likeness: Likeness | None) ->
     if run.num_classes > 1:
         sure = float((run.latents.class_probability.max(axis=1) > _SURE).mean())
         said.append(f"{100 * sure:.1f} % of the particles belong to one class with a probability above {_SURE:g}.")
+    num_junk = int((run.junk_probability > 0.5).sum())
+    if num_junk:
+        share = 100 * num_junk / len(run.latents)
+        said.append(f"{_count(num_junk, 'particle')} ({share:.1f} %) fit no class better than noise does.")
     if likeness is not None:
         off_diagonal = likeness.correlation[~np.eye(len(likeness.correlation), dtype=bool)]
         most = float(np.nanmax(off_diagonal))

@@ -181,6 +181,7 @@ def _classes(run: Run) -> Iterator[Quantity]:
     for index, name in enumerate(names):
         yield Quantity(f"p_{index}", f"probability of {name}", "Class", partial(_take, probability, index))
     yield Quantity("log_evidence", "log evidence", "Class", lambda: run.latents.log_evidence)
+    yield Quantity("junk", "probability of being noise alone", "Class", lambda: run.junk_probability)
 
 
 def _pose_and_place(run: Run) -> Iterator[Quantity]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from jaxtyping import Float, Int
 
 from cryohydra._typing import Tensor
 from cryohydra.errors import UnreadableFile, UserError
+from cryohydra.inference.junk import junk_probability
 from cryohydra.io.latents import Latents, read_latents
 from cryohydra.io.mrc import read_map
 from cryohydra.io.run_folder import RunFolder
@@ -87,6 +89,11 @@ class Run:
     def members(self, class_index: int) -> Int[np.ndarray, "m"]:
         """Rows, in the latents, of the particles whose best class this is."""
         return np.flatnonzero(self.latents.best_class == class_index)
+
+    @cached_property
+    def junk_probability(self) -> Float[np.ndarray, "n"]:
+        """Of each particle, that its images are noise alone."""
+        return junk_probability(torch.from_numpy(self.latents.log_evidence)).numpy()
 
     def rows_of(self, particles: Int[np.ndarray, "m"], asked_by: str) -> Int[np.ndarray, "m"]:
         """Rows, in the latents, of particles named by their number in the input.

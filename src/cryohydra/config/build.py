@@ -199,6 +199,7 @@ def build_search(
         max_images=bound,
         batch_size=min(max(settings.batch_size_hps, _SEARCH_BATCH), len(state)),
         follows_density=follows_density,
+        prunes=settings.prune_classes,
     )
 
 
@@ -382,6 +383,8 @@ def _resume(settings: Settings, state: TrainingState) -> tuple[int, dict[str, ob
     if settings.load is None:
         return 0, None
     checkpoint = load_checkpoint(settings.load, state.device)
+    if settings.prune_classes and checkpoint.num_classes < state.num_classes:
+        state.keep_classes(torch.arange(checkpoint.num_classes, device=state.device))
     _check_fits(checkpoint, state.mixture, state)
     asked = {"field": settings.field} | field_of(settings).model_dump()
     saved = {"field": checkpoint.field_name} | checkpoint.field_settings

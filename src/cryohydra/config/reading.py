@@ -24,6 +24,8 @@ class Reading:
     """Sentences for the user about keys without effect."""
 
 
+_MANY_CLASSES = 12
+"""Where `n_classes: auto` starts."""
 KEY_DEFAULTS = {key: field.default for key, field in Settings.model_fields.items()}
 QUICK_KEYS = tuple(QuickConfig.model_fields)
 
@@ -85,6 +87,8 @@ def _with_implications(values: dict[str, Any]) -> dict[str, Any]:
         implied |= {"use_gt_trans": True, "n_imgs_pose_search": 0}
     if is_on("refine_gt_poses"):
         implied |= {"n_imgs_pose_search": 0}
+    if str(values.get("n_classes")).strip().lower() == "auto":
+        implied |= {"n_classes": _MANY_CLASSES, "prune_classes": True}
     if is_on("no_trans"):
         implied |= {"t_extent": 0.0}
     if is_on("explicit_volume"):

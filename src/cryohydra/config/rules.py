@@ -26,6 +26,12 @@ def _lacks_poses(settings: Settings) -> bool:
 
 RULES = (
     Rule(
+        ("prune_classes", "use_conf_encoder", "class_weights", "pose_estimation"),
+        lambda s: s.prune_classes and (s.use_conf_encoder or s.class_weights == "learned"),
+        "Classes are pruned by their evidence, and an encoder or learned weights are made for one number of them; "
+        "give n_classes a number.",
+    ),
+    Rule(
         ("field", "explicit_volume", "z_dim"),
         lambda s: s.field == "voxel" and s.z_dim > 0,
         "A voxel field (explicit_volume) cannot move; set z_dim to 0 or field to mlp.",

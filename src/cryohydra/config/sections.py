@@ -74,7 +74,9 @@ class MixtureSettings(Section):
     """The mixture"""
 
     n_classes: Positive = 1
-    """Number of classes K; each is a structure with its own motion."""
+    """Number of classes K; each is a structure with its own motion. auto: start with many and prune them."""
+    prune_classes: bool = False
+    """Take away the classes that images can do without, once the search has settled; n_classes: auto sets it."""
     z_dim: Count = 4
     """Dimensions of the conformation z within a class; 0 for rigid classes."""
     likelihood: Literal["gaussian", "pixel_mean"] = "gaussian"

@@ -5,12 +5,13 @@ each slice of the grid gathers of the images is the transposed product.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import pad
 
-from cryohydra._chunks import chunks
+from cryohydra._chunks import chunks, matrix_dtype
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.inference.evidence import exponentiate_
 
@@ -70,24 +71,6 @@ class ExhaustivePosterior(GridPosterior):
         self.rotation_index = best % num_rotations
         self.shift_index = torch.div(best, num_rotations, rounding_mode="floor")
 
-    def heaviest(
-        self, share: Float[Tensor, "b k"], most: int, mass: float = 0.99
-    ) -> tuple[Int[Tensor, "b c"], Int[Tensor, "b c"]]:
-        """Classes and rotations that hold most of the posterior, of all classes together.
-
-        Args:
-            share: Of each class in its image's posterior.
-            most: As many at most, and no more than hold `mass` of the mean image's posterior.
-        """
-        weight = (share / self._total).unbind(1)
-        of_class = [one[:, None] * relative.sum(1) for relative, one in zip(self._relative, weight, strict=True)]
-        found = torch.stack(of_class, dim=1).flatten(1)
-        heaviest, index = found.topk(min(most, found.shape[1]), dim=1)
-        is_enough = heaviest.cumsum(1).mean(0) >= mass * share.sum(1).mean()
-        index = index[:, : int((~is_enough).sum()) + 1]
-        num_rotations = self._relative[0].shape[2]
-        return torch.div(index, num_rotations, rounding_mode="floor"), index % num_rotations
-
     def sums(self, share: Float[Tensor, "b k"]) -> tuple[Float[Tensor, "k q p"], Float[Tensor, "k q p"]]:
         """What each slice gathers."""
         weight = (share / self._total).unbind(1)
@@ -108,6 +91,63 @@ class ExhaustivePosterior(GridPosterior):
         return torch.stack(of_class).sum(0) / share.sum()
 
 
+class StreamedPosterior(GridPosterior):
+    """Over all rotations of a grid, of which only the heaviest are kept: what a fine grid gives does not fit in memory.
+
+    Evidence is that of all poses. What slices gather is left to the heaviest few of all classes together, as if they
+    held all: where a batch has the signal for it, they hold nearly all.
+    """
+
+    def __init__(self, compared: Compared, balance: Callable[[Tensor], Tensor], most: int, mass: float):
+        """Compare.
+
+        Args:
+            balance: Log weights of the classes under which poses are weighed, from the evidence.
+            most: Poses kept for each image, at most, and no more than hold `mass` of the mean image's posterior.
+        """
+        slices, score, power, log_prior = compared.slices, compared.score, compared.power, compared.log_prior
+        num_classes, num_rotations = slices.shape[:2]
+        columns = [_stream(cut, score, power, log_prior) for cut in slices]
+        log_mass, self.log_evidence, best = (torch.stack(column, dim=1) for column in zip(*columns, strict=True))
+        self.rotation_index = best % num_rotations
+        self.shift_index = torch.div(best, num_rotations, rounding_mode="floor")
+        weighed = (log_mass + balance(self.log_evidence)[:, None]).flatten(1)
+        heaviest, index = torch.softmax(weighed, dim=1).topk(min(most, weighed.shape[1]), dim=1)
+        index = index[:, : int((heaviest.cumsum(1).mean(0) < mass).sum()) + 1]
+        class_index = torch.div(index, num_rotations, rounding_mode="floor")
+        self._kept = PrunedPosterior(compared, class_index, index % num_rotations)
+
+    def sums(self, share: Float[Tensor, "b k"]) -> tuple[Float[Tensor, "k q p"], Float[Tensor, "k q p"]]:
+        """What each slice gathers."""
+        return self._kept.sums(self._kept.known(share))
+
+    def mass_of_shifts(self, share: Float[Tensor, "b k"]) -> Float[Tensor, "s"]:
+        """Part of the posterior of all images at each shift."""
+        return self._kept.mass_of_shifts(self._kept.known(share))
+
+
+def _stream(
+    slices: Float[Tensor, "q p"],
+    score: Float[Tensor, "b s p"],
+    power: Float[Tensor, "b p"],
+    log_prior: Float[Tensor, "s"],
+) -> tuple[Float[Tensor, "b q"], Float[Tensor, "b"], Int[Tensor, "b"]]:
+    """Log likelihood of each rotation over all shifts, that of all rotations, and the likeliest pose."""
+    dtype = matrix_dtype(slices.device)
+    half_power, factor = 0.5 * (power @ slices.square().T), slices.to(dtype).T
+    masses, evidences, bests = [], [], []
+    for rows in chunks(len(score), score.shape[1] * len(slices), slices.device):
+        log_likelihood = (score[rows].to(dtype) @ factor).float()
+        log_likelihood += log_prior[:, None]
+        log_likelihood -= half_power[rows, None]
+        peak, best = log_likelihood.flatten(1).max(1)
+        mass = exponentiate_(log_likelihood.flatten(1), peak).view_as(log_likelihood).sum(1)
+        masses.append(mass.log() + peak[:, None])
+        evidences.append(mass.sum(1).log() + peak)
+        bests.append(best)
+    return torch.cat(masses), torch.cat(evidences), torch.cat(bests)
+
+
 class PrunedPosterior(GridPosterior):
     """Over a few classes and rotations for each image, the others having none of the posterior."""
 
@@ -116,19 +156,15 @@ class PrunedPosterior(GridPosterior):
         compared: Compared,
         class_index: Int[Tensor, "b c"],
         rotation_index: Int[Tensor, "b c"],
-        summed_mass: float = 1.0,
     ):
         """Compare.
 
         Args:
             class_index: Of what each image is compared with.
             rotation_index: The same; none twice in a class.
-            summed_mass: Part of the mean image's posterior whose heaviest poses stand for all in `sums`: the many light
-                ones cost most and say least.
         """
         slices, score, power, log_prior = compared.slices, compared.score, compared.power, compared.log_prior
         self._score, self._power, self._class, self._shape = score, power, class_index, slices.shape
-        self._summed_mass = summed_mass
         self._buffer = slices.new_empty(0)
         self._slice = class_index * slices.shape[1] + rotation_index
         all_slices = slices.flatten(0, 1)
@@ -155,17 +191,11 @@ class PrunedPosterior(GridPosterior):
         """What each slice gathers."""
         num_images, num_slices = len(share), self._shape[0] * self._shape[1]
         weight = self._weight(share)
-        of_pose = self._relative.sum(1) * weight
         numerator = share.new_zeros(num_slices, self._shape[2])
-        kept, scale = self._heaviest(of_pose)
-        weight = weight * scale[:, None]
         for rows in self._rows():
-            heavy = kept[rows]
-            relative = self._relative[rows].take_along_dim(heavy[:, None], 2)
-            weighed = (relative * weight[rows].gather(1, heavy)[:, None]).transpose(1, 2)
-            which = self._slice[rows].gather(1, heavy)
-            numerator.index_add_(0, which.flatten(), (weighed @ self._score[rows]).flatten(0, 1))
-        of_slice = share.new_zeros(num_images, num_slices).scatter_(1, self._slice, of_pose)
+            weighed = (self._relative[rows] * weight[rows, None]).transpose(1, 2)
+            numerator.index_add_(0, self._slice[rows].flatten(), (weighed @ self._score[rows]).flatten(0, 1))
+        of_slice = share.new_zeros(num_images, num_slices).scatter_(1, self._slice, self._relative.sum(1) * weight)
         denominator = of_slice.T @ self._power
         return numerator.unflatten(0, self._shape[:2]), denominator.unflatten(0, self._shape[:2])
 
@@ -173,12 +203,10 @@ class PrunedPosterior(GridPosterior):
         """Part of the posterior of all images at each shift."""
         return torch.einsum("bsc,bc->s", self._relative, self._weight(share)) / share.sum()
 
-    def _heaviest(self, of_pose: Float[Tensor, "b c"]) -> tuple[Int[Tensor, "b h"], Float[Tensor, "b"]]:
-        """The candidates that stand for all in sums, and what each image's are to be multiplied with."""
-        heaviest, order = of_pose.sort(1, descending=True)
-        held = heaviest.cumsum(1) / of_pose.sum(1, keepdim=True).clamp(min=_NOTHING)
-        num_kept = int((held.mean(0) < self._summed_mass).sum()) + 1
-        return order[:, :num_kept], 1 / held[:, :num_kept][:, -1].clamp(min=_NOTHING)
+    def known(self, share: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
+        """Shares of the classes that each image is compared with, as if there were no others."""
+        left = torch.zeros_like(share).scatter_(1, self._class, 1.0) * share
+        return left * (share.sum(1, keepdim=True) / left.sum(1, keepdim=True).clamp(min=_NOTHING))
 
     def _weight(self, share: Float[Tensor, "b k"]) -> Float[Tensor, "b c"]:
         return (share / self._total.clamp(min=_NOTHING)).gather(1, self._class)

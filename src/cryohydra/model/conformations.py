@@ -50,6 +50,14 @@ class Conformations(nn.Module, ABC):
         """
         raise UserError("Conformations that an encoder reads off images cannot be set one by one; use an autodecoder.")
 
+    def keep_classes(self, kept: Int[Tensor, "m"]) -> None:
+        """Forget the conformations in all other classes; only a table can.
+
+        Raises:
+            UserError: If they are read off images.
+        """
+        raise UserError("An encoder reads conformations off images for all classes; give n_classes a number.")
+
     @torch.no_grad()
     def all_means(self, images: HasImages) -> Float[Tensor, "n k z"]:
         """The mean conformation of every particle, were it of each class."""
@@ -83,6 +91,13 @@ class TabulatedConformations(Conformations):
     def set_means(self, index: Int[Tensor, "b"], mean: Float[Tensor, "b k z"]) -> None:
         """Replace rows; their widths stay."""
         self.table.set(index, Conformation(mean, self.table.conformation(index).log_std))
+
+    def keep_classes(self, kept: Int[Tensor, "m"]) -> None:
+        """Forget rows' other classes, and how their steps went: they learn from here on."""
+        self.table.keep_classes(kept)
+        device = self.table.mean.device
+        self.mean_steps = RowAdam(tuple(self.table.mean.shape), self.mean_steps.lr).to(device)
+        self.std_steps = RowAdam(tuple(self.table.log_std.shape), self.std_steps.lr).to(device)
 
     @torch.no_grad()
     def update(self, teaches: bool = True) -> None:

@@ -28,8 +28,8 @@ def fit_field_to_lattice(
 ) -> float:
     """Fit a field to coefficients on a lattice by weighted least squares over |f| <= radius.
 
-    Sets the field's radial amplitude to that of the target, then follows Adam on random points. Squared errors are taken
-    relative to the amplitude of their shell: outer shells hold the detail of a map and hardly any of its power.
+    Sets the field's radial amplitude to that of the target, then follows Adam on random points. Squared errors are
+    taken relative to the amplitude of their shell: outer shells hold the detail of a map and hardly any of its power.
 
     Args:
         target: Coefficients [z, y, x], n = 2 * radius * oversampling + 1, as `render_hartley` gives them.

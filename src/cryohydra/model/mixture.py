@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from cryohydra._typing import Float, Tensor
+from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fields.base import Field, FieldConfig
 from cryohydra.fields.render import render_map
 
@@ -29,6 +29,10 @@ class Mixture(nn.Module):
     def field(self, class_index: int) -> Field:
         """The field of one class."""
         return cast(Field, self.fields[class_index])
+
+    def keep_classes(self, kept: Int[Tensor, "m"]) -> None:
+        """Forget all other fields."""
+        self.fields = nn.ModuleList([self.field(k) for k in kept.tolist()])
 
     def forward(self, frequencies: Float[Tensor, "b t k p 3"], z: Float[Tensor, "b k z"]) -> Float[Tensor, "b t k p"]:
         """Each class's slice for each particle, at frequencies already rotated into its frame."""

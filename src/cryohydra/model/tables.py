@@ -38,6 +38,10 @@ class PoseTable(nn.Module):
         self.rotation[index] = pose.rotation.detach().expand_as(self.rotation[index])
         self.shift_px[index] = pose.shift_px.detach().expand_as(self.shift_px[index])
 
+    def keep_classes(self, kept: Int[Tensor, "m"]) -> None:
+        """Forget the poses in all other classes."""
+        self.rotation, self.shift_px = self.rotation[:, :, kept], self.shift_px[:, :, kept]
+
     def apply_tangent(
         self,
         index: Int[Tensor, "b"],
@@ -115,6 +119,10 @@ class ConformationTable(nn.Module):
             assert conformation.log_std is not None, "a variational table needs a width"
             self.log_std[index] = conformation.log_std.detach()
 
+    def keep_classes(self, kept: Int[Tensor, "m"]) -> None:
+        """Forget the conformations in all other classes."""
+        self.mean, self.log_std = self.mean[:, kept], self.log_std[:, kept]
+
 
 class ClassScores(nn.Module):
     """A learned preference of each particle for each class: the published alternative to a posterior."""
@@ -129,6 +137,10 @@ class ClassScores(nn.Module):
     def rows(self, index: Int[Tensor, "b"]) -> Float[Tensor, "b k"]:
         """The scores of some particles; their softmax is the class weight."""
         return self.scores[index]
+
+    def keep_classes(self, kept: Int[Tensor, "m"]) -> None:
+        """Forget all other classes."""
+        self.scores = self.scores[:, kept]
 
     def set(self, index: Int[Tensor, "b"], scores: Float[Tensor, "b k"]) -> None:
         """Replace the scores of some particles."""

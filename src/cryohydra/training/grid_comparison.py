@@ -5,23 +5,23 @@ from dataclasses import dataclass
 
 import torch
 
-from cryohydra._typing import Float, Int, Tensor
+from cryohydra._typing import Float, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.fourier.lattice import GridSlicer, Lattice, correct_interpolation
-from cryohydra.geometry.so3_grid import all_rotations, angular_step, child_indices
-from cryohydra.inference.grid_posterior import Compared, ExhaustivePosterior, GridPosterior, PrunedPosterior
+from cryohydra.geometry.so3_grid import all_rotations
+from cryohydra.inference.grid_posterior import Compared, ExhaustivePosterior, GridPosterior, StreamedPosterior
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.inference.slices import GridSlicers
-from cryohydra.training.annealing import TOLERATED, level_for_radius, shift_step
+from cryohydra.training.annealing import level_for_radius, shift_step
 
-_LAST_EXHAUSTIVE_LEVEL = 1
-"""Finer grids are compared only in the heaviest cells of the next coarser one."""
-_MOST_PARENTS = 256
-"""Such cells, for each image, at most."""
-_SUMMED_MASS = 0.98
-"""Of the posterior on a grid that is compared in part: what the maps learn from."""
+_LAST_REMEMBERED_LEVEL = 1
+"""Of finer grids only the heaviest poses are remembered."""
+_MOST_POSES = 512
+"""Those of each image, at most."""
+_POSTERIOR_MASS = 0.98
+"""Part of the posterior that is enough for maps to learn from: the many light poses cost most and say least."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class GridComparer:
         shift_prior: ShiftPrior,
         balance: float,
     ) -> Comparison:
-        """Compare with all poses of the grid that fits the band, or with the heaviest if there are many.
+        """Compare with all poses of the grid that fits the band.
 
         Args:
             images: In the band.
@@ -66,14 +66,12 @@ class GridComparer:
         level = level_for_radius(band.radius)
         slicer, shifts = self._grid(band, level, shift_prior)
         compared = _lay_out(images, slicer, shifts, maps, shift_prior)
-        if level <= _LAST_EXHAUSTIVE_LEVEL:
+        if level <= _LAST_REMEMBERED_LEVEL:
             found: GridPosterior = ExhaustivePosterior(compared)
         else:
-            narrow = Band(band.box_size, min(band.radius, int(TOLERATED / angular_step(level - 1))), maps.device)
-            grid = self._grid(narrow, level - 1, shift_prior)
-            parents = ExhaustivePosterior(_lay_out(images.at(band.within(narrow.radius)), *grid, maps, shift_prior))
-            children = _heaviest_children(parents, level, balance)
-            found = PrunedPosterior(compared, *children, summed_mass=_SUMMED_MASS)
+            found = StreamedPosterior(
+                compared, lambda evidence: balance * _balancing_weights(evidence), _MOST_POSES, _POSTERIOR_MASS
+            )
         log_weight = balance * _balancing_weights(found.log_evidence)
         return Comparison(found, compared.slices, slicer, shifts, log_weight)
 
@@ -98,17 +96,6 @@ def _lay_out(
         power=images.power[:, 0],
         log_prior=shift_prior.log_probability(shifts),
     )
-
-
-def _heaviest_children(
-    parents: ExhaustivePosterior, level: int, balance: float
-) -> tuple[Int[Tensor, "b c"], Int[Tensor, "b c"]]:
-    """Classes and rotations of a level that lie in the heaviest cells of the next coarser one."""
-    log_weight = balance * _balancing_weights(parents.log_evidence)
-    share = torch.softmax(parents.log_evidence + log_weight, dim=1)
-    class_index, rotation_index = parents.heaviest(share, _MOST_PARENTS)
-    children = child_indices(level - 1, rotation_index)
-    return class_index[:, :, None].expand_as(children).flatten(1), children.flatten(1)
 
 
 def _balancing_weights(evidence: Float[Tensor, "b k"], num_rounds: int = 10) -> Float[Tensor, "k"]:

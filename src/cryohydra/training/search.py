@@ -14,6 +14,7 @@ from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.local_search import LocalSteps, likelier
 from cryohydra.inference.pose_search.base import PoseSearch, SearchPlan
 from cryohydra.inference.reconstruction import ClassMaps, half_of, particle_mask
+from cryohydra.inference.selection import without_the_least_missed
 from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.inference.slices import GridSlicers, LatticeSlices, SliceSource
 from cryohydra.model.slices import FieldSlices
@@ -46,8 +47,12 @@ _CLEAR_GAIN = 2.0
 """In log likelihood: less is what a few more steps would give as well, or no reason to change class."""
 _LEAST_GAIN, _LEAST_GAIN_ON_TRIAL = 0.01, 0.001
 """Part of the evidence that a pass must add for the search to go on; a class in two is told by few of the images."""
+_NEEDED = 1.0
+"""Nats for each of its images by which a class must be missed to stay when classes are pruned."""
 _LEAST_PROBABILITY = 1e-3
 """Classes less probable than this for an image are passed over until all is searched anew."""
+
+_SAVED = ("radius", "pass_count", "is_searching", "is_last_search", "evidence_before", "halves", "prunes", "num_pruned")
 
 
 def plan_search(
@@ -102,6 +107,7 @@ class Searching(Stage):
         batch_size: int,
         num_passes: int = 32,
         most_trials: int = 3,
+        prunes: bool = False,
         particle_radius: float = 0.45,
         follows_density: bool = True,
     ):
@@ -111,6 +117,7 @@ class Searching(Stage):
             slices: Cut from the maps, or at every candidate from the network that is fitted to them.
             first_radius: Band of the first pass, in Fourier pixels; the maps' own decide of the next.
             num_passes: At most.
+            prunes: Whether classes that images can do without are taken away in the end.
             most_trials: How often at most a class that is hardly missed is put to better use (`Reseeding`).
             follows_density: Whether maps are confined to their own density (`ClassSums.solve`).
         """
@@ -131,6 +138,7 @@ class Searching(Stage):
         """Whether all has settled, and only what went astray is looked for."""
         self.evidence_before = -math.inf
         self.reseeding = Reseeding(most_trials)
+        self.prunes, self.num_pruned = prunes, 0
         self._slicers = GridSlicers()
 
     def begin(self, state: TrainingState) -> None:
@@ -295,10 +303,20 @@ class Searching(Stage):
         self.num_searched, self.num_changed = 0, 0
         if self.is_done:
             self.halves, goes_on = self.reseeding.settled(state, self.halves)
+            goes_on |= self.prunes and self._prune(state)
             if goes_on:
                 self.is_done = self.is_last_search = self.is_searching = False
                 self.evidence_before = -math.inf
         self.is_done |= self.pass_count >= self.num_passes
+
+    def _prune(self, state: TrainingState) -> bool:
+        """Take away the classes that images can do without; whether there were any."""
+        self.prunes = False
+        kept = without_the_least_missed(state.classes.log_evidence, 1, _NEEDED).kept
+        self.num_pruned = state.num_classes - len(kept)
+        self.halves = self.halves.unflatten(0, (-1, state.num_classes))[:, kept].flatten(0, 1)
+        state.keep_classes(kept)
+        return self.num_pruned > 0
 
     def end(self, state: TrainingState) -> str:
         """Fit the fields to the maps."""
@@ -311,27 +329,20 @@ class Searching(Stage):
         known = state.maps.known_radius()
         num_kept = self.reseeding.num_kept
         reseeded = f", {num_kept} classes put to better use" if num_kept else ""
+        pruned = f", {self.num_pruned} classes that images can do without taken away" if self.num_pruned else ""
         return (
-            f"Search: {self.pass_count} passes{reseeded}, maps known to {known} Fourier pixels (halves agree above 0.143, "
-            f"shared poses); fields differ from them by {100 * max(error):.0f} % at most."
+            f"Search: {self.pass_count} passes{reseeded}{pruned}, maps known to {known} Fourier pixels (halves agree "
+            f"above 0.143, shared poses); fields differ from them by {100 * max(error):.0f} % at most."
         )
 
     def state_dict(self) -> dict[str, Any]:
         """Between passes; a pass that was cut short begins anew."""
-        return {
-            "radius": self.radius,
-            "pass_count": self.pass_count,
-            "is_searching": self.is_searching,
-            "is_last_search": self.is_last_search,
-            "evidence_before": self.evidence_before,
-            "halves": self.halves,
-            "reseeding": self.reseeding.state_dict(),
-        }
+        return {name: getattr(self, name) for name in _SAVED} | {"reseeding": self.reseeding.state_dict()}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Go on with the next pass."""
         self.reseeding.load_state_dict(saved["reseeding"])
-        for name in ("radius", "pass_count", "is_searching", "is_last_search", "evidence_before", "halves"):
+        for name in _SAVED:
             setattr(self, name, saved[name])
 
 

@@ -46,6 +46,11 @@ class ClassTable(nn.Module):
         """Log probability of each class, eq. 3."""
         return log_class_posterior(self.log_weight, self.log_evidence[index])
 
+    def keep_classes(self, kept: Int[Tensor, "m"]) -> None:
+        """Forget all other classes; those kept share the particles between them."""
+        self.log_evidence, self.log_pose_volume = self.log_evidence[:, kept], self.log_pose_volume[:, kept]
+        self.log_weight = torch.log_softmax(self.log_weight[kept], dim=0)
+
     def update_weights(self) -> None:
         """Shares from the posterior of all particles; one pseudo-particle per class keeps each alive."""
         total = self.log_posterior().exp().sum(0) + 1
@@ -88,6 +93,15 @@ class TrainingState:
     def num_classes(self) -> int:
         """K."""
         return self.mixture.num_classes
+
+    def keep_classes(self, kept: Int[Tensor, "m"]) -> None:
+        """Forget all other classes: their fields, maps and all that is known of particles in them."""
+        parts = (self.mixture, self.poses, self.conformations, self.classes, self.scores)
+        for part in parts:
+            part.keep_classes(kept)
+        if self.maps is not None:
+            maps = self.maps
+            self.maps = ClassMaps(maps.lattice, maps.values[kept], maps.weight[kept], maps.half_correlation[kept])
 
     def is_held_out(self, index: Int[Tensor, "b"]) -> Bool[Tensor, "b"]:
         """Whether no map learns of particles, so that they can judge maps."""

@@ -1,0 +1,24 @@
+"""Images that fit no class better than noise does: a component of the mixture that has no map."""
+
+import torch
+
+from cryohydra._typing import Float, Tensor
+
+_ROUNDS = 100
+
+
+def junk_probability(log_evidence: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+    """Probability that each image is noise alone, the share of such images being fitted to all of them.
+
+    Evidence is that over noise alone, so noise has an evidence of zero; expectation and maximisation over one number,
+    whose likelihood has one maximum.
+
+    Args:
+        log_evidence: Of the classes together over that of noise alone, poses summed out; natural logarithm.
+    """
+    evidence = log_evidence.double()
+    log_odds = evidence.new_zeros(())
+    for _ in range(_ROUNDS):
+        share = torch.sigmoid(log_odds - evidence).mean()
+        log_odds = torch.logit(share, eps=1e-12)
+    return torch.sigmoid(log_odds - evidence).to(log_evidence.dtype)
