@@ -209,3 +209,9 @@ def test_any_values_give_settings_or_a_user_error(values: dict[str, object]) -> 
         read_settings(values)
     except UserError as error:
         assert str(error)
+
+
+def test_the_number_of_classes_may_be_left_open() -> None:
+    settings = read_settings({"n_classes": "auto"}).settings
+    assert settings.n_classes > 8 and settings.prune_classes
+    assert not read_settings({"n_classes": 3}).settings.prune_classes

@@ -1,0 +1,119 @@
+"""A class that images can do without takes over one side of a class that holds two structures."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cryohydra.data.simulated import read_truth, simulate_to_folder
+from cryohydra.fourier.lattice import Lattice
+from cryohydra.inference.local_search import LocalSteps
+from cryohydra.inference.reconstruction import particle_mask
+from cryohydra.inference.slices import GridSlicers, LatticeSlices
+from cryohydra.physics.demo_structures import demo_class
+from cryohydra.physics.simulation import Imaging
+from cryohydra.training import reseeding
+from cryohydra.training.map_pass import MapPass
+from cryohydra.training.reseeding import Reseeding, find_split
+from cryohydra.training.state import TrainingState
+
+NUM_IMAGES, RADIUS = 400, 6
+ROWS = torch.arange(NUM_IMAGES)
+
+
+@pytest.fixture(scope="module")
+def two_structures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    classes = [demo_class(name, 16, 27.0, num_frames=1) for name in ("ribosome", "spliceosome")]
+    simulate_to_folder(folder, classes, Imaging(27.0, snr=1.0, shift_std_px=0.0), NUM_IMAGES, seed=1)
+    return folder
+
+
+@pytest.fixture
+def state(two_structures: Path, prepare: Callable[..., Any], tmp_path: Path) -> TrainingState:
+    """Poses are the true ones, one class holds both structures, another nothing."""
+    known = {"pose_estimation": "fixed"}
+    trainer, _ = prepare(tmp_path, particles=two_structures / "particles.star", quick_config=known)
+    state: TrainingState = trainer.state
+    state.classes.log_evidence[:] = torch.tensor([0.0, -1000.0])
+    state.classes.update_weights()
+    _solve(state)
+    _weigh(state, state.maps.values)
+    return state
+
+
+def _solve(state: TrainingState) -> torch.Tensor:
+    """Maps of the images in the classes that they are likely of; returns those of the halves."""
+    lattice = Lattice(state.images.box_size, RADIUS)
+    done = MapPass(state, lattice, None, RADIUS, LocalSteps(count=0))
+    done.add(state, ROWS, state.weighted(ROWS, done.summed), state.classes.log_posterior().exp())
+    state.maps, halves = done.sums.solve(particle_mask(lattice, 0.45))
+    return halves.flatten(0, 1)
+
+
+def _weigh(state: TrainingState, maps: torch.Tensor) -> None:
+    lattice = state.maps.lattice
+    slices = LatticeSlices(lattice, maps, GridSlicers())
+    done = MapPass(state, lattice, slices, RADIUS, LocalSteps(count=0))
+    images = state.weighted(ROWS, done.summed)
+    done.weigh(state, ROWS, images, torch.ones(NUM_IMAGES, 2, dtype=torch.bool))
+    state.classes.update_weights()
+
+
+def test_two_structures_in_one_class_are_parted(state: TrainingState, two_structures: Path) -> None:
+    halves = state.maps.values.repeat(2, 1, 1, 1)
+    halves, goes_on = (trials := Reseeding(most_trials=1)).settled(state, halves)
+    assert goes_on and trials.is_on_trial
+    for _ in range(5):
+        _weigh(state, halves)
+        halves = _solve(state)
+    _weigh(state, halves)
+    _, goes_on = trials.settled(state, halves)
+    assert trials.num_kept == 1 and not goes_on
+    found = state.classes.log_posterior().argmax(1).numpy()
+    is_same = found == read_truth(two_structures).labels
+    assert max(is_same.mean(), 1 - is_same.mean()) > 0.95
+
+
+def test_what_explains_no_better_is_put_back(state: TrainingState, monkeypatch: pytest.MonkeyPatch) -> None:
+    halves = state.maps.values.repeat(2, 1, 1, 1)
+    before = {name: value.clone() for name, value in state.classes.state_dict().items()}
+    poses, values = state.poses.rotation.clone(), state.maps.values.clone()
+    trials = Reseeding(most_trials=2)
+    _, goes_on = trials.settled(state, halves)
+    assert goes_on
+    state.poses.rotation.zero_()
+    state.classes.log_evidence -= 5
+    back, goes_on = trials.settled(state, halves + 1)
+    assert not goes_on and trials.num_kept == 0
+    torch.testing.assert_close(back, halves)
+    torch.testing.assert_close(state.maps.values, values)
+    torch.testing.assert_close(state.poses.rotation, poses)
+    for name, value in state.classes.state_dict().items():
+        torch.testing.assert_close(value, before[name])
+
+
+def test_classes_that_are_missed_are_left_alone(state: TrainingState, two_structures: Path) -> None:
+    labels = torch.from_numpy(read_truth(two_structures).labels).long()
+    state.classes.log_evidence[:] = 100 * torch.nn.functional.one_hot(labels, 2)
+    assert find_split(state) is None
+
+
+def test_one_structure_is_not_parted(state: TrainingState, two_structures: Path) -> None:
+    """All images of one structure, in one class of two."""
+    labels = torch.from_numpy(read_truth(two_structures).labels)
+    state.classes.log_evidence[labels == 1] = -1000.0  # of no class more than of the other
+    state.classes.log_evidence[labels == 0] = torch.tensor([0.0, -1000.0])
+    rows = ROWS[labels == 0]
+    lattice = state.maps.lattice
+    done = MapPass(state, lattice, None, RADIUS, LocalSteps(count=0))
+    done.add(state, rows, state.weighted(rows, done.summed), torch.tensor([[1.0, 0.0]]).expand(len(rows), 2))
+    state.maps, _ = done.sums.solve(particle_mask(lattice, 0.45))
+    members = reseeding._members
+    try:
+        reseeding._members = lambda state, k: rows if k == 0 else members(state, k)[:0]
+        assert find_split(state) is None
+    finally:
+        reseeding._members = members
