@@ -32,7 +32,8 @@ the rest of it stays.
 EPILOG = """\
 Examples:
   drgnai setup OUT --particles particles.star                      one rigid structure, nothing known
-  drgnai setup OUT --particles p.mrcs --ctf ctf.pkl --reconstr het --cfgs n_classes=5 z_dim=2
+  drgnai setup OUT --particles particles.star --n-classes auto     how many rigid structures are there?
+  drgnai setup OUT --particles p.mrcs --ctf ctf.pkl --reconstr het --n-classes 5 --cfgs z_dim=2
   drgnai setup OUT --particles J42_particles.cs --datadir /raw --pose-estimation refine
   drgnai setup OUT --cfgs std_noise=2                              change one setting of an experiment
 
@@ -67,6 +68,11 @@ def add_experiment(parser: argparse.ArgumentParser, inputs: Any) -> None:
     inputs.add_argument("--datadir", metavar="FOLDER", help="where the images are that a .star or .cs names")
     quick = parser.add_argument_group("what is asked (quick_config)")
     quick.add_argument("--capture-setup", choices=["spa", "et"], help="single particles (default) or tilt series")
+    quick.add_argument(
+        "--n-classes",
+        metavar="K",
+        help="number of classes (default: 1), or auto: start with many and keep those that images need",
+    )
     quick.add_argument(
         "--reconstruction-type", choices=["het", "homo"], help="classes that move, or rigid ones (default)"
     )
@@ -104,7 +110,7 @@ class Experiment:
 def values_of_flags(args: argparse.Namespace) -> dict[str, Any]:
     """Settings by key, only those that were given."""
     values = parse_assignments(args.cfgs)
-    given = {key: getattr(args, key) for key in (*PATH_FLAGS, "dataset") if getattr(args, key) is not None}
+    given = {key: getattr(args, key) for key in (*PATH_FLAGS, "dataset", "n_classes") if getattr(args, key) is not None}
     quick = {key: getattr(args, key) for key in QUICK_DEFAULTS if getattr(args, key) is not None}
     if quick:
         written = values.get("quick_config")
