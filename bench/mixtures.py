@@ -42,7 +42,7 @@ class MixtureSet:
     num_classes: int
     simulate: tuple[str, ...] = ()
     """Further arguments of `drgnai simulate`."""
-    settings: tuple[str, ...] = ("n_imgs_pose_search=150000", "epochs_sgd=1", "hypervolume_dim=128", "lr=0.001")
+    settings: tuple[str, ...] = ("epochs_sgd=1", "hypervolume_dim=128", "lr=0.001")
     is_heterogeneous: bool = False
 
 

@@ -1,0 +1,118 @@
+"""What an image costs in search and refinement against the number of classes, once classes have formed.
+
+python bench/cost_against_k.py --models DIR
+python bench/cost_against_k.py --models DIR --classes 4 16 --images 2000
+
+DIR holds atomic models as `mixtures.py` wants them. Classes start as the maps that true poses and labels give; then
+search and refinement run as a training runs them, to their ends. Figures are seconds of a stage over its image visits.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from mixtures import EIGHT, LARGE_SUBUNIT, RIBOSOME, SPLICEOSOME, TRIC, drgnai
+
+from cryohydra.config.build import build_training
+from cryohydra.config.reading import read_settings
+from cryohydra.data.loader import shuffled_batches
+from cryohydra.data.simulated import read_truth
+from cryohydra.fourier.lattice import Lattice
+from cryohydra.inference.local_search import LocalSteps
+from cryohydra.inference.reconstruction import particle_mask
+from cryohydra.io.run_folder import RunFolder
+from cryohydra.physics.pose import Pose
+from cryohydra.training.map_pass import MapPass
+from cryohydra.training.stage import Stage
+from cryohydra.training.state import TrainingState
+
+SIXTEEN = (
+    *(*EIGHT, RIBOSOME, SPLICEOSOME, TRIC, "3j9i.pdb.gz"),
+    *(LARGE_SUBUNIT, "4v5d.cif.gz:A*", "1bxn.pdb.gz", "3cf3.pdb.gz"),
+)
+FIRST_RADIUS = 12
+"""Of the maps that classes start from, in Fourier pixels."""
+
+
+class Silent:
+    """Listens to a training and says nothing."""
+
+    def stage_begins(self, name: str, total_images: int) -> None: ...
+    def advanced(self, images: int, note: str) -> None: ...
+    def stage_ends(self, sentence: str) -> None: ...
+    def says(self, sentence: str) -> None: ...
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, required=True, metavar="DIR", help="atomic models")
+    parser.add_argument("--classes", type=int, nargs="+", default=[4, 16], metavar="K", help="16 at most")
+    parser.add_argument("--images", type=int, default=2000, metavar="N")
+    parser.add_argument("--epochs", type=int, default=2, metavar="E", help="of refinement")
+    args = parser.parse_args()
+    print("| K | search: visits | s per image | refinement: visits | s per image | both | over the first |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    first = 0.0
+    for num_classes in args.classes:
+        with tempfile.TemporaryDirectory(prefix="cost-") as temporary:
+            (search, searched), (refinement, refined) = costs(num_classes, Path(temporary), args)
+        both = (search + refinement) / (searched + refined)
+        first = first or both
+        print(
+            f"| {num_classes} | {searched} | {search / searched:.4f} | {refined} | {refinement / refined:.4f} "
+            f"| {both:.4f} | {both / first:.2f} |",
+            flush=True,
+        )
+    return 0
+
+
+def costs(num_classes: int, folder: Path, args: argparse.Namespace) -> tuple[tuple[float, int], tuple[float, int]]:
+    """Seconds and image visits of search and of refinement."""
+    models = [str(args.models / model) for model in SIXTEEN[:num_classes]]
+    imaging = ["--n-images", args.images, "--box", 48, "--apix", 8.7, "--snr", 0.1, "--seed", 0]
+    done = drgnai(["simulate", folder / "data", "--model", *models, *imaging], timeout=3600)
+    assert done.returncode == 0, done.stderr
+    values = {"particles": folder / "data" / "particles.star", "n_classes": num_classes, "z_dim": 0, "seed": 0}
+    settings = read_settings(values | {"epochs_sgd": args.epochs, "lr": 1e-3}).settings
+    run = RunFolder(folder / "run")
+    run.results.mkdir(parents=True)
+    trainer = build_training(settings, run, Silent())
+    form_classes(trainer.state, folder / "data")
+    _, search, refinement = trainer.stages
+    return timed(search, trainer.state), timed(refinement, trainer.state)
+
+
+def form_classes(state: TrainingState, data: Path) -> None:
+    """Maps of the images in their true poses and classes."""
+    truth, every = read_truth(data), torch.arange(len(state))
+    rotation, shift = (torch.from_numpy(array).float()[:, :, None] for array in (truth.rotation, truth.shift_px))
+    state.poses.set(every, Pose(rotation, shift))
+    labels = torch.from_numpy(truth.labels).long()
+    state.classes.log_evidence.copy_(100.0 * torch.nn.functional.one_hot(labels, state.num_classes))
+    lattice = Lattice(state.images.box_size, FIRST_RADIUS)
+    done = MapPass(state, lattice, None, FIRST_RADIUS, LocalSteps(count=0))
+    for index in every.split(256):
+        done.add(state, index, state.weighted(index, done.summed), state.classes.log_posterior(index).exp())
+    state.maps, _ = done.sums.solve(particle_mask(lattice, 0.45))
+    state.shift_prior = state.shift_prior.learned(float(shift.square().sum(-1).mean()))
+
+
+def timed(stage: Stage, state: TrainingState) -> tuple[float, int]:
+    """Take a stage to its end as a trainer does: seconds, and image visits."""
+    begun, seen = time.perf_counter(), 0
+    stage.begin(state)
+    while seen < stage.max_images and not stage.is_done:
+        for index in shuffled_batches(len(state), stage.batch_size, state.generator):
+            stage.step(state, index)
+            seen += len(index)
+            if stage.is_done:
+                break
+    stage.end(state)
+    return time.perf_counter() - begun, seen
+
+
+if __name__ == "__main__":
+    sys.exit(main())
