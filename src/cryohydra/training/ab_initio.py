@@ -25,6 +25,9 @@ _CLEARLY_MISSED = 10.0
 """Nats for each of its images by which a class is missed that needs no newcomer."""
 _STEPS_OF_NEWCOMERS = 1.0
 """Of the steps that all classes have."""
+_IMAGES_OF_A_NEWCOMER = 100
+"""For each step. The images that newcomers climb on are of several structures: with a quarter of strangers among them,
+100 images at a time find the poses of a complex whose own images alone need 50."""
 _STEPS_AFTERWARDS = 0.25
 _NUM_JUDGES = 2000
 """Images whose evidence decides."""
@@ -62,7 +65,7 @@ class AbInitio(Stage):
         """The images that teach newcomers."""
         self.verdicts: list[Tensor] = []
         """Evidence of batches for all maps, the newcomers last."""
-        self.ascent = self._from_nothing(state, self.annealing, everyone, state.num_classes)
+        self.ascent = self._from_nothing(state, self.annealing, everyone, state.num_classes, self.batch_size)
         self._show(state)
         state.fields_are_fitted = False
 
@@ -108,7 +111,8 @@ class AbInitio(Stage):
         climber = saved["newcomers"]
         if climber is not None:
             foot = climber["maps"], climber["unexplained"], self.ascent.shift_prior
-            self.newcomers = Ascent(self._plan_of_newcomers(), self.ground, *foot, self.batch_size)
+            batch_size = self._images_of_newcomers(len(climber["maps"]))
+            self.newcomers = Ascent(self._plan_of_newcomers(), self.ground, *foot, batch_size)
             self.newcomers.load_state_dict(climber)
 
     def _climb(self, state: TrainingState, index: Int[Tensor, "b"]) -> str:
@@ -137,12 +141,14 @@ class AbInitio(Stage):
             return
         self.members = rows[~torch.isin(evidence.argmax(1), clear.kept).cpu()]
         # One more than is looked for: of several that start from nothing, some find the same.
-        self.newcomers = self._from_nothing(state, self._plan_of_newcomers(), self.members, num_doubted + 1)
+        plan, num_newcomers = self._plan_of_newcomers(), num_doubted + 1
+        batch_size = self._images_of_newcomers(num_newcomers)
+        self.newcomers = self._from_nothing(state, plan, self.members, num_newcomers, batch_size)
         self.num_rounds += 1
 
     def _raise(self, state: TrainingState, newcomers: Ascent) -> str:
-        """Let newcomers climb on the images that they are called for, as many for each as the classes had."""
-        size = self.batch_size * len(newcomers.maps) // state.num_classes
+        """Let newcomers climb on the images that they are called for."""
+        size = self._images_of_newcomers(len(newcomers.maps))
         drawn = torch.randperm(len(self.members), generator=state.generator)[:size]
         _, note = newcomers.step(state, self.members[drawn])
         return f"{len(newcomers.maps)} newcomers, {note}"
@@ -174,13 +180,18 @@ class AbInitio(Stage):
         else:
             self.is_done = True
 
-    def _from_nothing(self, state: TrainingState, plan: Annealing, members: Int[Tensor, "m"], num_maps: int) -> Ascent:
+    def _from_nothing(
+        self, state: TrainingState, plan: Annealing, members: Int[Tensor, "m"], num_maps: int, batch_size: int
+    ) -> Ascent:
         """Maps of images in random poses, at the foot of their ascent."""
         maps = maps_of_random_poses(state, self.ground, members, num_maps, self.num_images_to_start)
         drawn = torch.randperm(len(members), generator=state.generator)[: self.num_images_to_start]
         unexplained = unexplained_power(state, self.ground, members[drawn])
-        batch_size = self.batch_size * num_maps // state.num_classes
         return Ascent(plan, self.ground, maps, unexplained, state.shift_prior, batch_size)
+
+    def _images_of_newcomers(self, num_newcomers: int) -> int:
+        """Of a step."""
+        return min(_IMAGES_OF_A_NEWCOMER * num_newcomers, len(self.members))
 
     def _plan_of_newcomers(self) -> Annealing:
         return replace(self.annealing, num_steps=max(1, round(_STEPS_OF_NEWCOMERS * self.annealing.num_steps)))
