@@ -32,7 +32,7 @@ from cryohydra.explorer.http import (
 from cryohydra.explorer.shelf import Shelf, pack, unpack
 from cryohydra.explorer.sources import Source, Sources
 from cryohydra.explorer.traversals import graph_path, straight_path, thin
-from cryohydra.explorer.volumes import draw_shown
+from cryohydra.explorer.volumes import VolumePainter
 from cryohydra.io.mrc import write_map
 
 Export = Callable[[Path, Path], Iterator[str]]
@@ -53,6 +53,13 @@ class VolumeAsked(Asked):
 
     class_index: int
     conformation: Conformation
+    finest: int = Field(gt=0)
+
+
+class ClassAsked(Asked):
+    """A class whose volumes will be asked for."""
+
+    class_index: int
     finest: int = Field(gt=0)
 
 
@@ -87,6 +94,7 @@ class Explorer:
 
     def __init__(self, sources: Sources, shelf: Shelf, opening: Opening, export: Export):
         self._sources, self._shelf, self._opening, self._export = sources, shelf, opening, export
+        self._painter = VolumePainter()
 
     def routes(self) -> list[Route]:
         """Everything that is answered."""
@@ -98,6 +106,7 @@ class Explorer:
             Route("GET", one, self._describe_origin),
             Route("GET", one + "/columns/{quantity}", self._column),
             Route("POST", one + "/volume", self._volume, JSON, _SMALL),
+            Route("POST", one + "/prepare", self._prepare, JSON, _SMALL),
             Route("POST", one + "/way", self._way, JSON, _SMALL),
             Route("POST", one + "/volumes", self._save_volumes, JSON, _SMALL),
             Route("GET", "/api/images", self._images),
@@ -152,8 +161,14 @@ class Explorer:
     def _volume(self, request: Request) -> Reply:
         source, asked = self._source(request), read_json(VolumeAsked, request.body)
         conformation = _conformations(source, asked.class_index, [asked.conformation])[0]
-        density, pixel_size = draw_shown(source.run, asked.class_index, conformation, asked.finest)
+        density, pixel_size = self._painter.draw(source.run, asked.class_index, conformation, asked.finest)
         return Reply(BINARY, density.numpy().astype("<f4").tobytes(), {"X-Pixel-Size": f"{pixel_size:.6g}"})
+
+    def _prepare(self, request: Request) -> Reply:
+        source, asked = self._source(request), read_json(ClassAsked, request.body)
+        _check_class(source, asked.class_index)
+        self._painter.prepare(source.run, asked.class_index, asked.finest)
+        return as_json({})
 
     def _way(self, request: Request) -> Reply:
         source, asked = self._source(request), read_json(WayAsked, request.body)
@@ -266,11 +281,15 @@ def _as_offered(quantity: Quantity) -> dict[str, Any]:
 
 def _conformations(source: Source, class_index: int, given: list[Conformation]) -> Float[np.ndarray, "v z"]:
     run = source.run
-    if not 0 <= class_index < run.num_classes:
-        raise Refusal(400, f"There is no class {class_index}; wanted 0 to {run.num_classes - 1}.")
+    _check_class(source, class_index)
     if any(len(one) != run.z_dim for one in given):
         raise Refusal(400, f"A conformation has not {run.z_dim} numbers; wanted the z_dim of the run.")
     return np.array(given, dtype=np.float64).reshape(len(given), run.z_dim)
+
+
+def _check_class(source: Source, class_index: int) -> None:
+    if not 0 <= class_index < source.run.num_classes:
+        raise Refusal(400, f"There is no class {class_index}; wanted 0 to {source.run.num_classes - 1}.")
 
 
 def _page_file(name: str) -> Reply:

@@ -18,6 +18,11 @@ export class Film {
     element("save-movie").addEventListener("click", () => this.saveMovie().catch(alarms));
   }
 
+  /** Have the network's work on a class that holds for all its conformations done before one is asked for. */
+  async prepare(origin, classIndex) {
+    for (const finest of [QUICK, FINEST]) await post(`api/origins/${origin}/prepare`, { class_index: classIndex, finest });
+  }
+
   /** Draw a class past particles of its own: one volume for one particle. */
   async show(origin, classIndex, colour, particles, kind, count) {
     const ticket = ++this.ticket;

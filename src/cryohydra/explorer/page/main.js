@@ -81,6 +81,13 @@ async function fillClasses() {
 async function showClass() {
   await fillClasses();
   await plot(true);
+  setTimeout(prepareVolume); // the points come first
+}
+
+/** Before a volume of the class that is shown is asked for; what goes wrong is told when it is. */
+function prepareVolume() {
+  if (element("viewer").clientWidth) viewer.prepare();
+  if (state.classShown !== null) film.prepare(active(), state.classShown).catch(() => {});
 }
 
 /** Read what the axes and colours need, and draw. */

@@ -10,12 +10,18 @@ export class Viewer {
 
   pin() { this.pinned = this.pinned ? null : this.density; this.draw(); return Boolean(this.pinned); }
 
+  /** Make room for a surface, which takes a moment the first time. */
+  prepare() {
+    if (this.viewer) return;
+    this.viewer = window.$3Dmol.createViewer(this.element, { antialias: true });
+    new ResizeObserver(() => this.viewer.resize()).observe(this.element);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+    this.viewer.setBackgroundColor(getComputedStyle(document.documentElement).getPropertyValue("--ground").trim());
+    this.viewer.render();
+  }
+
   draw() {
-    if (!this.viewer) {
-      this.viewer = window.$3Dmol.createViewer(this.element, { antialias: true });
-      new ResizeObserver(() => this.viewer.resize()).observe(this.element);
-      matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
-    }
+    this.prepare();
     const style = getComputedStyle(document.documentElement), isFirst = !this.surfaces.length;
     this.viewer.setBackgroundColor(style.getPropertyValue("--ground").trim());
     this.viewer.removeAllShapes();
