@@ -60,7 +60,7 @@ export class Film {
 
   async draw(i, finest) {
     const reply = await post(`api/origins/${this.origin}/volume`, { class_index: this.classIndex, conformation: this.conformations[i], finest });
-    return asDensity(new Float32Array(await reply.arrayBuffer()), Number(reply.headers.get("X-Pixel-Size")));
+    return asDensity(new Float32Array(await reply.arrayBuffer()));
   }
 
   goTo(i) {
