@@ -161,8 +161,8 @@ class Explorer:
     def _volume(self, request: Request) -> Reply:
         source, asked = self._source(request), read_json(VolumeAsked, request.body)
         conformation = _conformations(source, asked.class_index, [asked.conformation])[0]
-        density, pixel_size = self._painter.draw(source.run, asked.class_index, conformation, asked.finest)
-        return Reply(BINARY, density.numpy().astype("<f4").tobytes(), {"X-Pixel-Size": f"{pixel_size:.6g}"})
+        density, voxel_size = self._painter.draw(source.run, asked.class_index, conformation, asked.finest)
+        return Reply(BINARY, density.numpy().astype("<f4").tobytes(), {"X-Voxel-Size": f"{voxel_size:.6g}"})
 
     def _prepare(self, request: Request) -> Reply:
         source, asked = self._source(request), read_json(ClassAsked, request.body)
@@ -246,7 +246,8 @@ class Explorer:
         def export() -> Iterator[dict[str, Any]]:
             for sentence in self._export(ind, folder):
                 yield {"says": sentence}
-            yield {"saved": str(folder)}
+            names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+            yield {"saved": f"{folder}: {', '.join(names)}"}
 
         return as_lines(export())
 
@@ -295,11 +296,9 @@ def _check_class(source: Source, class_index: int) -> None:
 def _page_file(name: str) -> Reply:
     """A file of the page, by its own name: names with a folder in them are not among those."""
     package = resources.files("cryohydra")
-    files = {
-        file.name: file
-        for folder in (package / "explorer" / "page", package / "assets" / "vendored")
-        for file in folder.iterdir()
-    }
+    # Surfaces are drawn as in the report.
+    files = {file.name: file for file in (package / "explorer" / "page").iterdir()}
+    files["surfaces.js"] = package / "assets" / "web" / "surfaces.js"
     suffix = Path(name).suffix
     if name not in files or suffix not in _TYPES:
         raise Refusal(404, "There is no such file; open the address that `drgnai explore` printed.")

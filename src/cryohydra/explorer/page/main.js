@@ -80,13 +80,16 @@ async function fillClasses() {
 
 async function showClass() {
   await fillClasses();
+  // Of one class, its states; of all, the classes: unless another colour was chosen.
+  const [plain, states] = ["class", "state"].map((key) => `${active()}/${key}`), [from, to] = state.classShown === null ? [states, plain] : [plain, states];
+  if (element("colour").value === from && quantity(to)) element("colour").value = to;
   await plot(true);
   setTimeout(prepareVolume); // the points come first
 }
 
 /** Before a volume of the class that is shown is asked for; what goes wrong is told when it is. */
 function prepareVolume() {
-  if (element("viewer").clientWidth) viewer.prepare();
+  try { viewer.prepare(); } catch { return; }
   if (state.classShown !== null) film.prepare(active(), state.classShown).catch(() => {});
 }
 
@@ -103,7 +106,9 @@ async function plot(fits) {
   if (fits) scatter.fit(); else scatter.draw();
   // The classes above the plot tell the colours of classes already.
   element("legend").hidden = element("colour").value === `${active()}/class`;
-  fillLegend(element("legend"), qc, colour, scatter.colours.range);
+  fillLegend(element("legend"), qc, colour, scatter.colours.range, (category, event) => {
+    select(colour.map((value, i) => Number(shown[i] && value === category)), mode(event), `${qc.name} is ${qc.categories[category]}${shownWords()}`);
+  });
   await compareClasses();
   refresh();
 }
@@ -134,7 +139,7 @@ function refresh() {
   element("selected-count").textContent = number(total);
   element("selected-of").textContent = `of ${number(n)} selected`;
   element("undo").disabled = !state.past.length;
-  element("save-button").disabled = !total;
+  element("save-button").disabled = element("export-button").disabled = !total;
   threshold.refresh(shown, selected);
   countThreshold();
   element("nav-select").textContent = total ? `Select · ${number(total)}` : "Select";
@@ -330,6 +335,11 @@ function wire() {
   on("undo", "click", undo);
   on("apply-threshold", "click", (event) => { const { mask, words } = threshold.picked(shown); select(mask, mode(event), words + shownWords()); });
   on("save", "submit", (event) => { event.preventDefault(); return saveSelection(); });
+  on("export-button", "click", async (event) => {
+    if (!element("save").reportValidity()) return;
+    await saveSelection();
+    await exportSelection(element("save-name").value.trim(), event.target);
+  });
   on("level", "input", () => { element("level-value").textContent = `${Number(element("level").value).toFixed(1)} σ`; viewer.setLevel(Number(element("level").value)); });
   on("pin", "click", () => element("pin").setAttribute("aria-pressed", viewer.pin()));
   for (const id of ["way", "frames"]) on(id, "change", () => showPath(element("way").value, Number(element("frames").value)));
