@@ -12,8 +12,8 @@ from cryohydra.fields.render import LatticeRenderer, lattice_to_map
 from cryohydra.fourier.band import largest_radius
 
 SHOWN_BOX_SIZE = 64
-_MOST_REMEMBERED = 4
-"""A first look and a full volume of two classes: 128 MB for each full volume of a network 256 units wide."""
+_MOST_REMEMBERED = 8
+"""A first look and a full volume of four classes: 128 MB for each full volume of a network 256 units wide."""
 
 
 class VolumePainter:

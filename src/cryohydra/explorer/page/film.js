@@ -38,15 +38,21 @@ export class Film {
     element("keep").hidden = false;
     element("viewer-hint").hidden = true;
     const begun = performance.now();
+    // The network draws the next volume while the browser finds the surface of this one.
+    let coming = null;
+    const ahead = (i) => { coming = this.draw(i, FINEST); coming.catch(() => {}); return coming; };
     if (conformations.length === 1 && conformations[0].length) {
       const quick = await this.draw(0, QUICK);
       if (ticket !== this.ticket) return;
+      ahead(0);
       this.viewer.show(quick, colour);
       element("viewer").dataset.looked = ticket;
     }
     for (let i = 0; i < conformations.length; i++) {
-      const frame = await this.draw(i, FINEST);
+      const frame = await (coming ?? ahead(i));
       if (ticket !== this.ticket) return;
+      coming = null;
+      if (i + 1 < conformations.length) ahead(i + 1);
       this.frames.push(frame);
       if (i === 0) this.goTo(0);
       this.tellFrame();

@@ -14,6 +14,7 @@ import { Viewer } from "./volume.js";
 const element = (id) => document.getElementById(id);
 const number = (value) => value.toLocaleString("en-US");
 const MOST_UNDONE = 20;
+const MOST_PREPARED = 4; // classes: as many as the server remembers
 
 const state = { run: null, origins: new Map(), columns: new Map(), classShown: null, steps: [], past: [], path: [], picked: -1 };
 let n = 0, shown, selected, scatter, threshold, viewer, film, gallery;
@@ -84,13 +85,17 @@ async function showClass() {
   const [plain, states] = ["class", "state"].map((key) => `${active()}/${key}`), [from, to] = state.classShown === null ? [states, plain] : [plain, states];
   if (element("colour").value === from && quantity(to)) element("colour").value = to;
   await plot(true);
-  setTimeout(prepareVolume); // the points come first
+  setTimeout(prepareVolumes); // the points come first
 }
 
-/** Before a volume of the class that is shown is asked for; what goes wrong is told when it is. */
-function prepareVolume() {
-  try { viewer.prepare(); } catch { return; }
-  if (state.classShown !== null) film.prepare(active(), state.classShown).catch(() => {});
+/** Before a volume of the classes that are shown is asked for; what goes wrong is told when it is. */
+async function prepareVolumes() {
+  const origin = active(), chosen = state.classShown, { num_classes } = state.origins.get(origin);
+  const likely = chosen === null ? Array.from({ length: Math.min(num_classes, MOST_PREPARED) }, (_, index) => index) : [chosen];
+  try {
+    viewer.prepare();
+    for (const index of likely) if (origin === active() && chosen === state.classShown) await film.prepare(origin, index);
+  } catch { /* told later */ }
 }
 
 /** Read what the axes and colours need, and draw. */

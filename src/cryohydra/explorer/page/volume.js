@@ -40,7 +40,7 @@ export class Viewer {
     for (const { loaded } of this.surfaces ?? []) this.painter.unload(loaded);
     const isBehind = this.pinned && this.pinned !== this.density;
     this.surfaces = [[this.density, this.paint, 1], ...(isBehind ? [[this.pinned, GREY, SEEN_THROUGH]] : [])].map(([density, paint, opacity]) => {
-      const found = surfaceOf(density.values, density.side, this.level * density.sigma);
+      const found = surfaceAt(density, this.level);
       if (this.magnification === null && found.positions.length) this.magnification = fitting(found.positions, density.side);
       return { loaded: this.painter.load(found), paint, opacity };
     });
@@ -93,6 +93,12 @@ export class Viewer {
     for (let i = 0; i < data.length / 4; i++) pixels.set(data.subarray(4 * i, 4 * i + 3), 3 * i);
     return { width: canvas.width, height: canvas.height, pixels };
   }
+}
+
+/** The surface of a density at a level in sigmas; the last one is kept, so that a film plays without finding it again. */
+function surfaceAt(density, level) {
+  if (density.found?.level !== level) density.found = { level, surface: surfaceOf(density.values, density.side, level * density.sigma) };
+  return density.found.surface;
 }
 
 /** How large a surface can be shown whichever way it is turned, in units of its box. */
