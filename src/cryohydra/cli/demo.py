@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     demonstration = QUICK_DEMO if args.quick else DEMO
     progress = Progress()
     score = demonstrate(outdir, demonstration, args.seed, progress)
+    prove_at_shared_poses(outdir, progress)
     report = analyze_run(outdir, AnalyzeOptions(), progress)
     (outdir / "score.json").write_text(score.to_json() + "\n")
     print(score.to_table())
