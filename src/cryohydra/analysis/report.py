@@ -208,7 +208,7 @@ def _size(content: ReportContent, found: ClassFindings) -> Markup:
 
 def _landscape(content: ReportContent) -> Markup:
     columns = content.columns
-    note = "Every dot is a particle; point at one to read its numbers."
+    note = "Every dot is a particle; point at one to read its numbers. To select some, `drgnai explore OUT`."
     if columns.count < columns.total:
         note = f"{columns.count:,} of {columns.total:,} particles, picked at random. {note}"
     if content.run.z_dim:

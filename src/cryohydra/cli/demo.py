@@ -7,7 +7,7 @@ from typing import Any
 
 from cryohydra.analysis.options import AnalyzeOptions
 from cryohydra.cli.analyze import analyze_run
-from cryohydra.cli.arguments import add_outdir, subparser
+from cryohydra.cli.arguments import add_outdir, as_typed, subparser
 from cryohydra.cli.demonstration import DEMO, QUICK_DEMO, demonstrate
 from cryohydra.cli.progress import Progress, as_time
 
@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     (outdir / "score.json").write_text(score.to_json() + "\n")
     print(score.to_table())
     print(f"Report: {report}")
+    print(f"To explore, select and export particles: {as_typed('explore', outdir)}")
     print(f"Score: {outdir / 'score.json'}; {as_time(time.monotonic() - begun)} in all.")
     return judge(score.adjusted_rand_index, demonstration.wanted_agreement)
 
