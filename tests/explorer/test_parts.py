@@ -193,7 +193,8 @@ def test_what_is_shown_is_what_the_network_draws(known_run: KnownRun) -> None:
     assert voxel_size == pytest.approx(run.pixel_size_angstrom * BOX_SIZE / 64)
     # Between the voxels of a small box the same density is interpolated.
     whole = enlarge_map(run.draw(1, z), 64)
-    assert torch.allclose(shown - shown.mean(), whole - whole.mean(), atol=1e-4)
+    # What is looked at may be rounded where that is quicker.
+    assert (shown - whole).std() < 0.02 * whole.std()
     assert not torch.allclose(shown, painter.draw(run, 1, -z, finest=64)[0], atol=1e-3)
 
 
@@ -215,8 +216,8 @@ def test_a_large_box_is_shown_smaller_at_its_true_size(known_run: KnownRun, monk
     assert pixel_size == pytest.approx(3.5 * 24 / 16)
     with torch.no_grad():
         whole = shrink_map(run.mixture.map(0, torch.zeros(2), 7) * run.density_scale, 16)
-    # They differ by a constant: each takes the mean outside its own sphere for zero.
-    assert torch.allclose(shown - shown.mean(), whole - whole.mean(), atol=1e-4)
+    # They differ by a constant, each takes the mean outside its own sphere for zero, and by what is rounded.
+    assert (shown - whole).std() < 0.02 * whole.std()
 
 
 @pytest.mark.parametrize("box_size", [32, 200])

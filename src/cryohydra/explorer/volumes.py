@@ -13,7 +13,7 @@ from cryohydra.fourier.band import largest_radius
 
 SHOWN_BOX_SIZE = 64
 _MOST_REMEMBERED = 8
-"""A first look and a full volume of four classes: 128 MB for each full volume of a network 256 units wide."""
+"""A first look and a full volume of four classes: 128 MB at most for each full volume of a network 256 units wide."""
 
 
 class VolumePainter:
@@ -59,9 +59,23 @@ class VolumePainter:
             while len(self._renderers) >= _MOST_REMEMBERED:
                 del self._renderers[next(iter(self._renderers))]
             field = run.mixture.field(class_index)
-            found = LatticeRenderer(field, box_size, radius, device=run.device)
+            dtype = _dtype_to_look_at(run.device)
+            found = LatticeRenderer(field, box_size, radius, device=run.device, dtype=dtype)
         self._renderers[key] = found  # the last one used is the last to be forgotten
         return found
+
+
+def _dtype_to_look_at(device: torch.device) -> torch.dtype:
+    """Hidden layers in bfloat16 where a CPU multiplies it natively: three times as fast.
+
+    Coefficients are off by about a hundredth, each in its own way, which no eye finds in a surface. Volumes that are
+    saved are drawn in float32.
+    """
+    if device.type != "cpu":
+        return torch.float32
+    # An older torch cannot tell.
+    able = getattr(torch.cpu, "get_capabilities", dict)()
+    return torch.bfloat16 if able.get("amx_bf16") or able.get("avx512_bf16") else torch.float32
 
 
 def _is_drawn(run: Run) -> bool:

@@ -30,10 +30,13 @@ class Field(nn.Module, ABC):
         Scaled as `volume_to_hartley`: a central slice is the transform of the projection.
         """
 
-    def at(self, frequencies: Float[Tensor, "p 3"]) -> "FieldAt":
+    def at(self, frequencies: Float[Tensor, "p 3"], dtype: torch.dtype = torch.float32) -> "FieldAt":
         """This field, as it is now, at frequencies that stay while conformations change.
 
         A field that can do part of its work once for all conformations does it here.
+
+        Args:
+            dtype: What hidden layers may be rounded to.
         """
         return partial(self, frequencies)
 

@@ -37,6 +37,7 @@ class LatticeRenderer:
         radius: Fourier pixels of a box of `box_size`.
         oversampling: Lattice steps per Fourier pixel; n = 2 * radius * oversampling + 1.
         chunk: Points per call of the field, which bounds memory; by default what is fastest on the device.
+        dtype: What hidden layers may be rounded to.
     """
 
     def __init__(
@@ -47,9 +48,10 @@ class LatticeRenderer:
         oversampling: int = 1,
         device: torch.device | str = "cpu",
         chunk: int | None = None,
+        dtype: torch.dtype = torch.float32,
     ):
         frequencies, self._inside = lattice_frequencies(box_size, radius, oversampling, device)
-        self._parts = [field.at(points) for points in frequencies.split(chunk or _fastest_chunk(device))]
+        self._parts = [field.at(points, dtype) for points in frequencies.split(chunk or _fastest_chunk(device))]
 
     @torch.no_grad()
     def hartley(self, z: Float[Tensor, "z"]) -> Float[Tensor, "n n n"]:

@@ -94,6 +94,7 @@ async function prepareVolumes() {
   const likely = chosen === null ? Array.from({ length: Math.min(num_classes, MOST_PREPARED) }, (_, index) => index) : [chosen];
   try {
     viewer.prepare();
+    await column(`${origin}/particle`); // its numbers are said beside the volume
     for (const index of likely) if (origin === active() && chosen === state.classShown) await film.prepare(origin, index);
   } catch { /* told later */ }
 }
