@@ -105,6 +105,7 @@ def test_it_opens_alone_and_fits_the_window(
     opened = open_page(browser, report, size, scheme)
     page = opened.page
     page.wait_for_selector("#scatter[data-points]")
+    assert report.stat().st_size < 25_000_000, "it can be sent"
     height = page.evaluate("document.documentElement.scrollHeight")
     for number, top in enumerate(range(0, height, size[1])):
         page.evaluate(f"scrollTo(0, {top})")

@@ -187,7 +187,7 @@ def test_all_that_is_written_is_in_the_explorers_folder(
 ) -> None:
     before = set(tmp_path.rglob("*"))
     assert save(server, "x", pack(np.ones(NUM_USED, dtype=bool)))[0] == 200
-    asked = {"class_index": 1, "conformations": [[0.0, 0.0], [1.0, 0.0]], "name": "v"}
+    asked = {"class_index": 1, "conformations": [[0.0, 0.0], [1.0, 0.0]], "name": "v", "level": 0.25}
     assert post(server, "/api/origins/s0/volumes", asked)[0] == 200
     written = set(tmp_path.rglob("*")) - before
     assert written and all(path.is_relative_to(known_run.folder.path / "explorer") for path in written)

@@ -10,9 +10,11 @@ import numpy as np
 from pydantic import Field
 
 from cryohydra._typing import Bool, Float
+from cryohydra.analysis.chimerax import Scene, ShownMap, write_classes_script, write_motion_script
 from cryohydra.analysis.movies import movie_suffix, write_movie
 from cryohydra.analysis.palette import class_colours
 from cryohydra.analysis.quantities import Quantity
+from cryohydra.analysis.run import Run
 from cryohydra.analysis.volumes import volume_path, write_text_table
 from cryohydra.errors import UserError
 from cryohydra.explorer.gallery import MOST_IMAGES, picture_particles
@@ -78,6 +80,8 @@ class VolumesAsked(Asked):
     class_index: int
     conformations: Frames
     name: str
+    level: float
+    """Of the surface that is seen, in the units of the maps."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +209,7 @@ class Explorer:
                 density = source.run.draw(asked.class_index, conformation).numpy()
                 write_map(volume_path(folder, number), density, source.run.pixel_size_angstrom)
                 yield {"says": f"{number + 1} of {len(conformations)} volumes written"}
+            _write_script(folder, source.run, asked)
             yield {"saved": str(folder)}
 
         return as_lines(write())
@@ -286,6 +291,16 @@ def _conformations(source: Source, class_index: int, given: list[Conformation]) 
     if any(len(one) != run.z_dim for one in given):
         raise Refusal(400, f"A conformation has not {run.z_dim} numbers; wanted the z_dim of the run.")
     return np.array(given, dtype=np.float64).reshape(len(given), run.z_dim)
+
+
+def _write_script(folder: Path, run: Run, asked: VolumesAsked) -> None:
+    """Open saved volumes in ChimeraX as they were seen: one after the other, or a single one."""
+    colour = class_colours(run.num_classes)[asked.class_index]
+    maps = [ShownMap(volume_path(folder, number), colour) for number in range(len(asked.conformations))]
+    box_angstrom = run.mixture.box_size * run.pixel_size_angstrom
+    scene = Scene(asked.level, box_angstrom, box_angstrom)
+    write = write_motion_script if len(maps) > 1 else write_classes_script
+    write(folder / "volumes.cxc", maps, scene)
 
 
 def _check_class(source: Source, class_index: int) -> None:

@@ -102,7 +102,8 @@ export class Film {
   }
 
   async saveVolumes() {
-    const content = { class_index: this.classIndex, conformations: this.conformations, name: element("volume-name").value.trim() };
+    const { level, density } = this.viewer, name = element("volume-name").value.trim();
+    const content = { class_index: this.classIndex, conformations: this.conformations, name, level: level * density.sigma };
     const reply = await post(`api/origins/${this.origin}/volumes`, content);
     const saved = await follow(reply, (sentence) => { element("volume-said").textContent = sentence; });
     element("volume-said").textContent = `Saved in ${saved}`;
