@@ -10,6 +10,7 @@ from cryohydra.cli.analyze import analyze_run
 from cryohydra.cli.arguments import add_outdir, as_typed, subparser
 from cryohydra.cli.demonstration import DEMO, QUICK_DEMO, demonstrate
 from cryohydra.cli.progress import Progress, as_time
+from cryohydra.cli.prove import prove_at_shared_poses
 
 DESCRIPTION = """\
 Simulate noisy images of a mixture of complexes that the package carries, reconstruct it with nothing

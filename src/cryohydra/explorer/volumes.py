@@ -1,6 +1,7 @@
 """Densities for the page: drawn by the network as far as a screen can show them."""
 
 import threading
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ def _dtype_to_look_at(device: torch.device) -> torch.dtype:
     if device.type != "cpu":
         return torch.float32
     # An older torch cannot tell.
-    able = getattr(torch.cpu, "get_capabilities", dict)()
+    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return torch.bfloat16 if able.get("amx_bf16") or able.get("avx512_bf16") else torch.float32
 
 
