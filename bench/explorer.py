@@ -114,9 +114,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=args.chromium, args=CHROMIUM_FLAGS)
         with serving(ExplorerServer(explorer.routes())) as server:
             print(f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
-            print(
-                "first draw | lasso (selected) | volume of a class, first: look, whole | next: look, whole, server's CPU    [s]"
-            )
+            print("[s] first draw | lasso (selected) | volume, first: look, whole | next: look, whole, server's CPU")
             for _ in range(args.repeats):
                 page = browser.new_page(viewport={"width": 1440, "height": 900})
                 draw = seconds_to_first_draw(page, server.address)
