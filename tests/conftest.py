@@ -25,6 +25,14 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def screenshots() -> Path:
+    """Where tests leave what a browser showed, to be looked at by people; git does not see it."""
+    folder = Path(__file__).resolve().parents[1] / "build" / "screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 @pytest.fixture
 def generator() -> torch.Generator:
     """Randomness that repeats."""

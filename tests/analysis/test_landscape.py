@@ -126,6 +126,12 @@ def test_states_are_found_written_and_told(two_states: RunFolder) -> None:
     assert len(volumes) == 6 and {row["state"] for row in volumes} == {"0", "1"}
     page = (two_states.analysis_path(3) / "report.html").read_text()
     assert "Class 0: 2 states, " in page and "Class 1: one state" in page
+    assert page.count("<figcaption>Projections of neighbouring states") == 1
+    drawn = [(two_states.class_analysis_path(3, k) / "state_differences.png").exists() for k in (0, 1)]
+    assert drawn == [True, False]
+    assert page.count("Resolution not measured") == 2 and "drgnai prove" in page, (
+        "a missing figure is said to be missing"
+    )
 
 
 @pytest.mark.usefixtures("_quick")

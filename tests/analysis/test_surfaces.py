@@ -5,6 +5,7 @@ import gzip
 import io
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from cryohydra.analysis.embedded_maps import choose_scale, crop_map, pack_series
 from cryohydra.analysis.maps import enlarge_map, shrink_map
 from cryohydra.analysis.movies import movie_suffix, write_movie
 from cryohydra.analysis.surfaces import half_width_above, picture_surface, shown_level
+from cryohydra.errors import UserError
 
 
 def ball(centre: tuple[float, float, float], radius: float, box_size: int = 32) -> torch.Tensor:
@@ -140,7 +142,27 @@ def test_a_film_with_ffmpeg_is_mp4(tmp_path: Path) -> None:
         pytest.skip("ffmpeg is not installed; apt-get install ffmpeg")
     path = tmp_path / f"motion{movie_suffix()}"
     write_movie(path, frames(5))
-    assert path.name == "motion.mp4" and path.read_bytes()[4:8] == b"ftyp"
+    assert path.name == "motion.mp4"
+    done = subprocess.run(
+        ["ffmpeg", "-loglevel", "error", "-i", str(path), "-pix_fmt", "rgb24", "-f", "rawvideo", "-"],
+        capture_output=True,
+        check=True,
+    )
+    shown = np.frombuffer(done.stdout, dtype=np.uint8).reshape(-1, 32, 48, 3)
+    # Half way from white to the square's green: compression blurs its edges.
+    places = [int((frame[16, :, 1] < 128).argmax()) for frame in shown]
+    assert np.allclose(places, [0, 4, 8, 12, 16, 12, 8, 4], atol=1)
+
+
+def test_without_a_working_ffmpeg_a_film_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in = tmp_path / "ffmpeg"
+    stand_in.write_text("#!/bin/sh\necho no encoder >&2\nexit 1\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    path = tmp_path / f"motion{movie_suffix()}"
+    with pytest.raises(UserError, match=r"ffmpeg could not write .*no encoder.*take it off PATH"):
+        write_movie(path, frames(2))
+    assert not path.exists()
 
 
 def test_a_still_film_is_one_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ def test_quick_demo_finds_the_classes(tmp_path: Path, capsys: pytest.CaptureFixt
     assert max(pose_errors["ribosome"], pose_errors["spliceosome"]) < 10
     (report,) = out.glob("out/analysis_*/report.html")
     assert str(report) in capsys.readouterr().out
+    assert "Half maps of each class" in report.read_text(), "the report has FSC curves"
     maps = list(out.glob("out/reconstruct.epoch_*.class_*.mrc"))
     assert {path.stem.rpartition("_")[2] for path in maps} == {"0", "1", "2"}
     assert all(mrcfile.validate(path) for path in maps)

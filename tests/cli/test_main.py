@@ -1,5 +1,6 @@
 """The command: verbs, help, and what a user sees when something is wrong."""
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from cryohydra.cli import main as command
+from cryohydra.cli.arguments import as_typed
 from cryohydra.cli.main import VERBS, main
 from cryohydra.errors import UserError
 
@@ -19,6 +21,18 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
         main([verb, "--help"])
     assert caught.value.code == 0
     assert f"drgnai {verb}" in capsys.readouterr().out
+
+
+def test_a_command_that_is_suggested_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder with a blank in its name, by a shell that finds the program and by one that does not."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    words = shlex.split(as_typed("export", tmp_path / "my run"))
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2 and f"{tmp_path / 'my run'}" in done.stderr
+    program = tmp_path / "drgnai"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    assert as_typed("explore", "OUT") == "drgnai explore OUT"
 
 
 def test_without_a_verb_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

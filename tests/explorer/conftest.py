@@ -15,9 +15,10 @@ from cryohydra.explorer.server import ExplorerServer, serving
 from cryohydra.fields.mlp import MLPFieldConfig
 from cryohydra.io.ctf_file import write_ctf_file
 from cryohydra.io.latents import Latents, write_latents
-from cryohydra.io.mrc import write_stack
+from cryohydra.io.mrc import write_map, write_stack
 from cryohydra.io.pickles import write_pickle
 from cryohydra.io.run_folder import RunFolder
+from cryohydra.io.star import StarTable, write_star
 from cryohydra.model.checkpoint import Checkpoint, save_checkpoint
 from cryohydra.model.mixture import build_mixture
 
@@ -27,30 +28,33 @@ FIELD = MLPFieldConfig(layers=1, width=16, pe_dim=8)
 
 
 def write_epoch(folder: RunFolder, epoch: int, latents: Latents) -> None:
-    """Latents and an untrained network of two classes, which answers to z."""
+    """Latents and untrained networks, one of each class, which answer to z."""
     folder.results.mkdir(parents=True, exist_ok=True)
     write_latents(folder.latents_path(epoch), latents)
     generator = torch.Generator().manual_seed(epoch)
-    z_dim = latents.conformation.shape[1]
-    mixture = build_mixture(FIELD, num_classes=2, box_size=BOX_SIZE, z_dim=z_dim, generator=generator)
+    z_dim, num_classes = latents.conformation.shape[1], latents.class_probability.shape[1]
+    mixture = build_mixture(FIELD, num_classes=num_classes, box_size=BOX_SIZE, z_dim=z_dim, generator=generator)
     for field in mixture.fields:
         field.set_radial_amplitude(torch.exp(-0.5 * (torch.arange(BOX_SIZE // 2 + 1) / 4) ** 2))
     state = mixture.state_dict()
+    rotation, shift = torch.from_numpy(latents.rotation).float(), torch.from_numpy(latents.shift_px).float()
+    of_each_class = [tensor[:, :, None].repeat_interleave(num_classes, dim=2) for tensor in (rotation, shift)]
+    poses = dict(zip(("rotation", "shift_px"), of_each_class, strict=True))
+    extra = {"scale": 2.0, "training": {"poses": poses}}
     save_checkpoint(
         folder.weights_path(epoch),
-        Checkpoint(epoch, "mlp", FIELD.model_dump(), BOX_SIZE, PIXEL_SIZE, z_dim, 2, state, {"scale": 2.0}),
+        Checkpoint(epoch, "mlp", FIELD.model_dump(), BOX_SIZE, PIXEL_SIZE, z_dim, num_classes, state, extra),
     )
 
 
-def make_latents(particle_index: np.ndarray, z_dim: int = 2, num_tilts: int = 1) -> Latents:
-    """Two classes; z1 of each is near -3 or near 3, so that a line at 0 parts them."""
+def make_latents(particle_index: np.ndarray, z_dim: int = 2, num_tilts: int = 1, num_classes: int = 2) -> Latents:
+    """Some classes; z1 of each is near -6 or near 6, so that a line at 0 parts them."""
     random = np.random.default_rng(0)
     count = len(particle_index)
     probability = random.uniform(0.6, 1.0, count)
-    label = random.integers(2, size=count)
-    rows = np.arange(count)
-    class_probability = np.empty((count, 2))
-    class_probability[rows, label], class_probability[rows, 1 - label] = probability, 1 - probability
+    label = random.integers(num_classes, size=count)
+    class_probability = np.repeat((1 - probability)[:, None] / (num_classes - 1), num_classes, axis=1)
+    class_probability[np.arange(count), label] = probability
     conformation = random.normal(size=(count, z_dim))
     conformation[:, :1] += random.choice([-6.0, 6.0], size=(count, min(z_dim, 1)))
     return Latents(
@@ -92,6 +96,39 @@ def known_run(tmp_path: Path) -> KnownRun:
     settings = {"particles": "p.mrcs", "ctf": "ctf.pkl", "ind": "ind.pkl", "labels": "labels.pkl"}
     settings = {key: str(data / name) for key, name in settings.items()}
     folder.train_configs_path.write_text(yaml.safe_dump({**settings, "n_classes": 2, "z_dim": 2, "versions": {}}))
+    return KnownRun(folder, latents)
+
+
+@pytest.fixture
+def starred_run(tmp_path: Path) -> KnownRun:
+    """Epoch 2 of a run of three classes on all images of a .star file, whose maps were written."""
+    random = np.random.default_rng(2)
+    data = tmp_path / "starred" / "data"
+    data.mkdir(parents=True)
+    write_stack(data / "p.mrcs", random.normal(size=(NUM_IMAGES, BOX_SIZE, BOX_SIZE)).astype(np.float32), PIXEL_SIZE)
+    names = np.array([f"{number + 1:06d}@p.mrcs" for number in range(NUM_IMAGES)])
+    columns = {
+        "rlnImageName": names,
+        "rlnOpticsGroup": np.full(NUM_IMAGES, "1"),
+        **{f"rlnDefocus{axis}": np.full(NUM_IMAGES, "12000.0") for axis in "UV"},
+        "rlnDefocusAngle": np.full(NUM_IMAGES, "0.0"),
+        "rlnGroupName": np.array([f"square {number % 7}" for number in range(NUM_IMAGES)]),
+    }
+    optics = {
+        "rlnOpticsGroup": "1", "rlnOpticsGroupName": "one", "rlnVoltage": "300", "rlnSphericalAberration": "2.7",
+        "rlnAmplitudeContrast": "0.1", "rlnImagePixelSize": f"{PIXEL_SIZE}", "rlnImageSize": f"{BOX_SIZE}",
+        "rlnImageDimensionality": "2",
+    }  # fmt: skip
+    tables = {"optics": {name: np.array([value]) for name, value in optics.items()}, "particles": columns}
+    write_star(data / "p.star", {name: StarTable(table, "made here") for name, table in tables.items()})
+    folder = RunFolder(tmp_path / "starred" / "run")
+    latents = make_latents(np.arange(NUM_IMAGES), num_classes=3)
+    write_epoch(folder, 2, latents)
+    for k in range(3):
+        density = random.normal(size=(BOX_SIZE, BOX_SIZE, BOX_SIZE)).astype(np.float32)
+        write_map(folder.map_path(2, k), density, PIXEL_SIZE)
+    settings = {"particles": str(data / "p.star"), "n_classes": 3, "z_dim": 2, "invert_data": True, "versions": {}}
+    folder.train_configs_path.write_text(yaml.safe_dump(settings))
     return KnownRun(folder, latents)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cryohydra.errors import UserError
 from cryohydra.explorer.server import ExplorerServer
@@ -186,7 +187,7 @@ def test_all_that_is_written_is_in_the_explorers_folder(
 ) -> None:
     before = set(tmp_path.rglob("*"))
     assert save(server, "x", pack(np.ones(NUM_USED, dtype=bool)))[0] == 200
-    asked = {"class_index": 1, "conformations": [[0.0, 0.0], [1.0, 0.0]], "name": "v"}
+    asked = {"class_index": 1, "conformations": [[0.0, 0.0], [1.0, 0.0]], "name": "v", "level": 0.25}
     assert post(server, "/api/origins/s0/volumes", asked)[0] == 200
     written = set(tmp_path.rglob("*")) - before
     assert written and all(path.is_relative_to(known_run.folder.path / "explorer") for path in written)
@@ -217,6 +218,36 @@ def test_columns_and_images_come_as_plain_numbers(server: ExplorerServer, known_
     assert np.allclose(np.frombuffer(content, "<f4"), known_run.latents.conformation[:, 0])
     _, content, headers = ask_as_page(server, "GET", "/api/images?particles=3,5&smoothing=2")
     assert headers["X-Box-Size"] == str(BOX_SIZE) and len(content) == 2 * BOX_SIZE**2
+
+
+def test_a_film_is_a_gif_where_there_is_no_ffmpeg(
+    server: ExplorerServer, known_run: KnownRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    frames = np.zeros((3, 8, 10, 3), dtype=np.uint8)
+    path = "/api/movies/turn?width=10&height=8&frames_per_second=6"
+    status, _, _ = ask_as_page(server, "POST", path, frames.tobytes(), Content_Type="application/octet-stream")
+    assert status == 200
+    with Image.open(known_run.folder.path / "explorer" / "movies" / "turn.gif") as film:
+        assert film.size == (10, 8)
+
+
+@pytest.mark.parametrize(
+    ("query", "size"),
+    [("width=10&height=8&frames_per_second=6", 239), ("width=0&height=8&frames_per_second=6", 240), ("", 240)],
+)
+def test_films_that_make_no_sense(server: ExplorerServer, known_run: KnownRun, query: str, size: int) -> None:
+    path = f"/api/movies/turn?{query}"
+    status, content, _ = ask_as_page(server, "POST", path, bytes(size), Content_Type="application/octet-stream")
+    assert status == 400 and is_a_sentence(content)
+    assert not (known_run.folder.path / "explorer").exists()
+
+
+def test_a_class_is_prepared_or_not_there(server: ExplorerServer) -> None:
+    path = "/api/origins/s0/prepare"
+    assert post(server, path, {"class_index": 1, "finest": 64})[0] == 200
+    status, content, _ = post(server, path, {"class_index": 2, "finest": 64})
+    assert status == 400 and is_a_sentence(content)
 
 
 def test_a_port_that_is_taken_is_a_sentence(server: ExplorerServer) -> None:

@@ -42,3 +42,13 @@ def test_amplitudes_of_another_box_are_refused(generator: torch.Generator) -> No
     field = MLPFieldConfig(width=32).build(box_size=8, z_dim=0, generator=generator)
     with pytest.raises(InputMismatch, match="give 5"):
         field.set_radial_amplitude(torch.ones(4))
+
+
+def test_rounded_hidden_layers_change_coefficients_by_hundredths() -> None:
+    generator = torch.Generator().manual_seed(0)
+    field = MLPFieldConfig(width=64).build(box_size=32, z_dim=2, generator=generator)
+    points, z = torch.rand(2000, 3, generator=generator) - 0.5, torch.tensor([1.0, -1.0])
+    exact, rounded = field.at(points)(z), field.at(points, torch.bfloat16)(z)
+    # Eight bits of mantissa, through five layers.
+    assert 0 < (rounded - exact).std() < 0.03 * exact.std()
+    assert rounded.dtype == torch.float32

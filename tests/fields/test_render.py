@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from cryohydra.fields import Field, render_hartley, render_map
+from cryohydra.fields import Field, LatticeRenderer, MLPFieldConfig, render_hartley, render_map
 from cryohydra.fields.render import lattice_frequencies, lattice_to_map
 from cryohydra.fourier.hartley import volume_to_hartley
 
@@ -88,3 +88,14 @@ def test_a_lattice_is_the_transform_of_the_density_and_zero_outside() -> None:
 
 def test_rendering_needs_no_gradient() -> None:
     assert not render_hartley(Blobs(16), Z.clone().requires_grad_(), 16, 5).requires_grad
+
+
+def test_a_renderer_draws_every_conformation_as_if_it_were_the_first() -> None:
+    field = MLPFieldConfig(width=32).build(box_size=16, z_dim=2, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        field.last.weight.mul_(100)  # fields begin near zero, whatever z
+    renderer = LatticeRenderer(field, 16, 5, chunk=100)
+    for z in (torch.tensor([1.0, -1.0]), torch.tensor([-2.0, 0.5])):
+        # Float32 sums are taken in another order.
+        torch.testing.assert_close(renderer.hartley(z), render_hartley(field, z, 16, 5), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(renderer.hartley(torch.zeros(2)), renderer.hartley(torch.ones(2)), atol=1e-2)

@@ -176,7 +176,7 @@ def _general_notes(run: Run, options: AnalyzeOptions) -> tuple[str, ...]:
             "UMAP plots were left out because umap-learn is not installed; principal components are shown instead. "
             "To have them: pip install umap-learn, then analyse again."
         )
-    if run.z_dim and options.pc > run.z_dim:
+    if run.z_dim and options.pc > max(run.z_dim, AnalyzeOptions().pc):
         notes.append(f"Traversals go along the {run.z_dim} of {options.pc} components that z_dim {run.z_dim} allows.")
     return tuple(notes)
 

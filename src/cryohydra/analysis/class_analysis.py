@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
 from cryohydra._typing import Tensor
 from cryohydra.analysis import latent
-from cryohydra.analysis.class_plots import plot_orientations
+from cryohydra.analysis.class_plots import plot_differences, plot_orientations
 from cryohydra.analysis.class_states import States, study_states
 from cryohydra.analysis.drawing import figure_to_png, save_figure
 from cryohydra.analysis.latent_plots import (
@@ -40,6 +41,7 @@ from cryohydra.io.pickles import write_pickle
 DrawFigure = Callable[[Theme], Figure]
 _UMAP_NAMES = PlaneNames("UMAP 1", "UMAP 2")
 _FEWEST_FOR_UMAP = 5
+_MOST_DIFFERENCES = 4
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class ClassFindings:
     """None if it has no particles or is rigid."""
     landscape: ShownFigure | None
     """Of its states."""
+    state_differences: ShownFigure | None
+    """None if there are not several states."""
     films: tuple[Film, ...]
     tiles: tuple[Tile, ...]
     figures: tuple[ShownFigure, ...]
@@ -129,6 +133,7 @@ class ClassAnalysis:
         self._notes: list[str] = []
         self._states: States | None = None
         self._landscape: ShownFigure | None = None
+        self._state_differences: ShownFigure | None = None
 
     def perform(self) -> ClassFindings:
         """Write everything and tell what was found."""
@@ -155,6 +160,7 @@ class ClassAnalysis:
             orientations=self._study_orientations(),
             states=self._states,
             landscape=self._landscape,
+            state_differences=self._state_differences,
             films=tuple(self._films),
             tiles=tuple(self._tiles),
             figures=tuple(self._figures),
@@ -241,6 +247,13 @@ class ClassAnalysis:
         caption = "Each dot is a volume, as large as its share, coloured by state; numbers as at the k-means pictures."
         path = self.folder / "landscape.png"
         self._landscape = show_figure(path, lambda theme: plot_states(landscape, theme), caption)
+        rows = [
+            _difference_row(states, number) for number in range(1, min(landscape.num_states, _MOST_DIFFERENCES + 1))
+        ]
+        if rows:
+            caption = "Projections of neighbouring states, along the axis along which they differ most: red is gained."
+            path = self.folder / "state_differences.png"
+            self._state_differences = show_figure(path, lambda theme: plot_differences(rows, theme), caption)
 
     def _draw_clusters(
         self, folder: Path, stem: str, plane: Float[np.ndarray, "m 2"], names: PlaneNames, clusters: latent.Clusters
@@ -345,3 +358,11 @@ class ClassAnalysis:
         spread = np.full((len(self.run.latents), *values.shape[1:]), filler, dtype=values.dtype)
         spread[self.members] = values
         return spread
+
+
+def _difference_row(states: States, number: int) -> tuple[str, Float[np.ndarray, "3 n n"]]:
+    """A state and the one before it, and what comes from the one to the other."""
+    before, after = states.densities[number - 1], states.densities[number]
+    axis = max(range(3), key=lambda one: float((after - before).sum(one).square().sum()))
+    pictures = torch.stack([one.sum(axis) for one in (before, after, after - before)]).numpy()
+    return f"state {number - 1} | state {number} | what changes", pictures

@@ -22,6 +22,10 @@ from cryohydra.analysis.structures import Structures
 from cryohydra.io.atomic import write_atomically
 
 _MOST_OPEN_CLASSES = 4
+_UNPROVEN = (
+    "No half maps have been made of these classes, so it is not known how far they can be believed. Make them and "
+    "their Fourier shell correlations with `drgnai prove OUT`, then analyse again."
+)
 _MOST_BYTES = 23_000_000
 """Of the page, but for what is small whatever the run."""
 
@@ -81,7 +85,7 @@ def write_report(content: ReportContent, path: Path) -> None:
         "States": room.keep(show_states(content.findings, content.structures)),
         "Differences": _plots(content.differences),
         "Particles": _landscape(content),
-        "Resolution": _plots(content.fsc_figures),
+        "Resolution": _plots(content.fsc_figures) or fill("paragraph", kind="quiet", text=_UNPROVEN),
         "Examples": _examples(content, room),
         "Training": _plots(content.overview),
         "Motions": _class_sections(content, room),
@@ -198,13 +202,13 @@ def _size(content: ReportContent, found: ClassFindings) -> Markup:
         count=f"{found.num_particles:,}",
         percent=f"{100 * summary.share[index]:.1f}",
         certainty="" if np.isnan(certainty) or content.run.num_classes == 1 else f", mean certainty {certainty:.2f}",
-        resolution=fill("paragraph", kind="small", text=f"Resolution {said}") if said else Markup(""),
+        resolution=fill("paragraph", kind="small", text=f"Resolution {said}" if said else "Resolution not measured"),
     )
 
 
 def _landscape(content: ReportContent) -> Markup:
     columns = content.columns
-    note = "Every dot is a particle; point at one to read its numbers."
+    note = "Every dot is a particle; point at one to read its numbers. To select some, `drgnai explore OUT`."
     if columns.count < columns.total:
         note = f"{columns.count:,} of {columns.total:,} particles, picked at random. {note}"
     if content.run.z_dim:

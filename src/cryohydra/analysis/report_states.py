@@ -43,4 +43,10 @@ def _class_states(found: ClassFindings, structure: Structure) -> Markup:
         picture=themed_picture(found.landscape),
         caption=found.landscape.caption,
         tiles=tiles,
+        differences=_differences(found),
     )
+
+
+def _differences(found: ClassFindings) -> Markup:
+    shown = found.state_differences
+    return Markup("") if shown is None else fill("figure", picture=themed_picture(shown), caption=shown.caption)

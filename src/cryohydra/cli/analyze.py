@@ -6,7 +6,7 @@ from typing import Any
 
 from cryohydra.analysis.analyze import analyze
 from cryohydra.analysis.options import AnalyzeOptions
-from cryohydra.cli.arguments import add_outdir, subparser
+from cryohydra.cli.arguments import add_outdir, as_typed, subparser
 from cryohydra.cli.progress import Progress
 from cryohydra.config.inputs import reopen_input
 from cryohydra.errors import UserError
@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     """Analyse."""
     progress = Progress()
     progress.says(f"Report: {analyze_run(args.outdir, options_of_flags(args), progress)}")
+    progress.says(f"To explore, select and export particles: {as_typed('explore', args.outdir)}")
     return 0
 
 

@@ -1,6 +1,9 @@
 """What several verbs share on the command line."""
 
 import argparse
+import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +63,9 @@ def parse_assignments(words: list[str]) -> dict[str, Any]:
         else:
             values[outer] = value
     return values
+
+
+def as_typed(*words: str | Path) -> str:
+    """A command of this program as it can be typed here: by its name where the shell finds it."""
+    program = ["drgnai"] if shutil.which("drgnai") else [sys.executable, "-m", "cryohydra"]
+    return shlex.join([*program, *map(str, words)])

@@ -7,9 +7,10 @@ from typing import Any
 
 from cryohydra.analysis.options import AnalyzeOptions
 from cryohydra.cli.analyze import analyze_run
-from cryohydra.cli.arguments import add_outdir, subparser
+from cryohydra.cli.arguments import add_outdir, as_typed, subparser
 from cryohydra.cli.demonstration import DEMO, QUICK_DEMO, demonstrate
 from cryohydra.cli.progress import Progress, as_time
+from cryohydra.cli.prove import prove_at_shared_poses
 
 DESCRIPTION = """\
 Simulate noisy images of a mixture of complexes that the package carries, reconstruct it with nothing
@@ -43,10 +44,12 @@ def run(args: argparse.Namespace) -> int:
     demonstration = QUICK_DEMO if args.quick else DEMO
     progress = Progress()
     score = demonstrate(outdir, demonstration, args.seed, progress)
+    prove_at_shared_poses(outdir, progress)
     report = analyze_run(outdir, AnalyzeOptions(), progress)
     (outdir / "score.json").write_text(score.to_json() + "\n")
     print(score.to_table())
     print(f"Report: {report}")
+    print(f"To explore, select and export particles: {as_typed('explore', outdir)}")
     print(f"Score: {outdir / 'score.json'}; {as_time(time.monotonic() - begun)} in all.")
     return judge(score.adjusted_rand_index, demonstration.wanted_agreement)
 

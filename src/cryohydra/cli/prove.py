@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cryohydra.analysis.proof import SHARED_POSES, independent_halves
+from cryohydra.analysis.proof import SHARED_POSES, HalvesMade, independent_halves
+from cryohydra.analysis.proof_files import ProofFolder
 from cryohydra.analysis.prove import halves_of, in_pixels_of, maps_of, prove_run, sets_of_run
 from cryohydra.analysis.run import Run
 from cryohydra.cli.arguments import add_outdir, subparser
@@ -13,7 +14,9 @@ from cryohydra.config.files import read_configs
 from cryohydra.config.independent import search_halves_apart, start_radius
 from cryohydra.config.inputs import open_input
 from cryohydra.config.settings import Settings
+from cryohydra.data.particles import ParticleSet
 from cryohydra.errors import UserError
+from cryohydra.inference.half_maps import HalfSets
 
 DESCRIPTION = """\
 Backproject the particles of each class in two halves, with the model's poses and class probabilities,
@@ -76,19 +79,35 @@ def run(args: argparse.Namespace) -> int:
             made = independent_halves(radius, trained.mixture.box_size * trained.pixel_size_angstrom)
             found = search_halves_apart(settings, open_input(settings), sets.half, maps_of(trained), radius, progress)
             sets = in_pixels_of(found, trained, particles)
-        progress.stage_begins("backprojection", sets.num_visits)
-        folder = prove_run(
-            trained,
-            particles,
-            sets,
-            made,
-            advanced=lambda count: progress.advanced(count, "half maps"),
-            says=progress.says,
-        )
+        folder = _prove(trained, particles, sets, made, progress)
     finally:
         progress.close()
     progress.says(f"Half maps, FSC and figures: {folder.path}")
     return 0
+
+
+def prove_at_shared_poses(outdir: Path, progress: Progress) -> None:
+    """Half maps and FSC of the last epoch at the model's own poses, as `drgnai prove OUT` makes them.
+
+    Raises:
+        UserError: If the run or its particles cannot be read.
+    """
+    trained = Run.open(outdir)
+    settings = read_configs(trained.folder.train_configs_path).settings
+    particles = open_input(_with_images(settings, None, None))
+    _prove(trained, particles, sets_of_run(trained, particles), SHARED_POSES, progress)
+
+
+def _prove(run: Run, particles: ParticleSet, sets: HalfSets, made: HalvesMade, progress: Progress) -> ProofFolder:
+    progress.stage_begins("backprojection", sets.num_visits)
+    return prove_run(
+        run,
+        particles,
+        sets,
+        made,
+        advanced=lambda count: progress.advanced(count, "half maps"),
+        says=progress.says,
+    )
 
 
 def _with_images(settings: Settings, particles: Path | None, datadir: Path | None) -> Settings:

@@ -10,9 +10,11 @@ import numpy as np
 from pydantic import Field
 
 from cryohydra._typing import Bool, Float
+from cryohydra.analysis.chimerax import Scene, ShownMap, write_classes_script, write_motion_script
 from cryohydra.analysis.movies import movie_suffix, write_movie
 from cryohydra.analysis.palette import class_colours
 from cryohydra.analysis.quantities import Quantity
+from cryohydra.analysis.run import Run
 from cryohydra.analysis.volumes import volume_path, write_text_table
 from cryohydra.errors import UserError
 from cryohydra.explorer.gallery import MOST_IMAGES, picture_particles
@@ -32,7 +34,7 @@ from cryohydra.explorer.http import (
 from cryohydra.explorer.shelf import Shelf, pack, unpack
 from cryohydra.explorer.sources import Source, Sources
 from cryohydra.explorer.traversals import graph_path, straight_path, thin
-from cryohydra.explorer.volumes import draw_shown
+from cryohydra.explorer.volumes import VolumePainter
 from cryohydra.io.mrc import write_map
 
 Export = Callable[[Path, Path], Iterator[str]]
@@ -56,6 +58,13 @@ class VolumeAsked(Asked):
     finest: int = Field(gt=0)
 
 
+class ClassAsked(Asked):
+    """A class whose volumes will be asked for."""
+
+    class_index: int
+    finest: int = Field(gt=0)
+
+
 class WayAsked(Asked):
     """A way past some particles."""
 
@@ -71,6 +80,8 @@ class VolumesAsked(Asked):
     class_index: int
     conformations: Frames
     name: str
+    level: float
+    """Of the surface that is seen, in the units of the maps."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,7 @@ class Explorer:
 
     def __init__(self, sources: Sources, shelf: Shelf, opening: Opening, export: Export):
         self._sources, self._shelf, self._opening, self._export = sources, shelf, opening, export
+        self._painter = VolumePainter()
 
     def routes(self) -> list[Route]:
         """Everything that is answered."""
@@ -98,6 +110,7 @@ class Explorer:
             Route("GET", one, self._describe_origin),
             Route("GET", one + "/columns/{quantity}", self._column),
             Route("POST", one + "/volume", self._volume, JSON, _SMALL),
+            Route("POST", one + "/prepare", self._prepare, JSON, _SMALL),
             Route("POST", one + "/way", self._way, JSON, _SMALL),
             Route("POST", one + "/volumes", self._save_volumes, JSON, _SMALL),
             Route("GET", "/api/images", self._images),
@@ -152,8 +165,14 @@ class Explorer:
     def _volume(self, request: Request) -> Reply:
         source, asked = self._source(request), read_json(VolumeAsked, request.body)
         conformation = _conformations(source, asked.class_index, [asked.conformation])[0]
-        density, pixel_size = draw_shown(source.run, asked.class_index, conformation, asked.finest)
-        return Reply(BINARY, density.numpy().astype("<f4").tobytes(), {"X-Pixel-Size": f"{pixel_size:.6g}"})
+        density, voxel_size = self._painter.draw(source.run, asked.class_index, conformation, asked.finest)
+        return Reply(BINARY, density.numpy().astype("<f4").tobytes(), {"X-Voxel-Size": f"{voxel_size:.6g}"})
+
+    def _prepare(self, request: Request) -> Reply:
+        source, asked = self._source(request), read_json(ClassAsked, request.body)
+        _check_class(source, asked.class_index)
+        self._painter.prepare(source.run, asked.class_index, asked.finest)
+        return as_json({})
 
     def _way(self, request: Request) -> Reply:
         source, asked = self._source(request), read_json(WayAsked, request.body)
@@ -190,6 +209,7 @@ class Explorer:
                 density = source.run.draw(asked.class_index, conformation).numpy()
                 write_map(volume_path(folder, number), density, source.run.pixel_size_angstrom)
                 yield {"says": f"{number + 1} of {len(conformations)} volumes written"}
+            _write_script(folder, source.run, asked)
             yield {"saved": str(folder)}
 
         return as_lines(write())
@@ -231,7 +251,8 @@ class Explorer:
         def export() -> Iterator[dict[str, Any]]:
             for sentence in self._export(ind, folder):
                 yield {"says": sentence}
-            yield {"saved": str(folder)}
+            names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+            yield {"saved": f"{folder}: {', '.join(names)}"}
 
         return as_lines(export())
 
@@ -266,21 +287,33 @@ def _as_offered(quantity: Quantity) -> dict[str, Any]:
 
 def _conformations(source: Source, class_index: int, given: list[Conformation]) -> Float[np.ndarray, "v z"]:
     run = source.run
-    if not 0 <= class_index < run.num_classes:
-        raise Refusal(400, f"There is no class {class_index}; wanted 0 to {run.num_classes - 1}.")
+    _check_class(source, class_index)
     if any(len(one) != run.z_dim for one in given):
         raise Refusal(400, f"A conformation has not {run.z_dim} numbers; wanted the z_dim of the run.")
     return np.array(given, dtype=np.float64).reshape(len(given), run.z_dim)
 
 
+def _write_script(folder: Path, run: Run, asked: VolumesAsked) -> None:
+    """Open saved volumes in ChimeraX as they were seen: one after the other, or a single one."""
+    colour = class_colours(run.num_classes)[asked.class_index]
+    maps = [ShownMap(volume_path(folder, number), colour) for number in range(len(asked.conformations))]
+    box_angstrom = run.mixture.box_size * run.pixel_size_angstrom
+    scene = Scene(asked.level, box_angstrom, box_angstrom)
+    write = write_motion_script if len(maps) > 1 else write_classes_script
+    write(folder / "volumes.cxc", maps, scene)
+
+
+def _check_class(source: Source, class_index: int) -> None:
+    if not 0 <= class_index < source.run.num_classes:
+        raise Refusal(400, f"There is no class {class_index}; wanted 0 to {source.run.num_classes - 1}.")
+
+
 def _page_file(name: str) -> Reply:
     """A file of the page, by its own name: names with a folder in them are not among those."""
     package = resources.files("cryohydra")
-    files = {
-        file.name: file
-        for folder in (package / "explorer" / "page", package / "assets" / "vendored")
-        for file in folder.iterdir()
-    }
+    # Surfaces are drawn as in the report.
+    files = {file.name: file for file in (package / "explorer" / "page").iterdir()}
+    files["surfaces.js"] = package / "assets" / "web" / "surfaces.js"
     suffix = Path(name).suffix
     if name not in files or suffix not in _TYPES:
         raise Refusal(404, "There is no such file; open the address that `drgnai explore` printed.")

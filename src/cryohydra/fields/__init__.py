@@ -6,6 +6,7 @@ from cryohydra.fields.base import FieldConfig as FieldConfig
 from cryohydra.fields.base import FrozenSettings as FrozenSettings
 from cryohydra.fields.mlp import MLPField as MLPField
 from cryohydra.fields.mlp import MLPFieldConfig as MLPFieldConfig
+from cryohydra.fields.render import LatticeRenderer as LatticeRenderer
 from cryohydra.fields.render import render_hartley as render_hartley
 from cryohydra.fields.render import render_map as render_map
 from cryohydra.fields.voxel import VoxelField as VoxelField

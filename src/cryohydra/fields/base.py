@@ -1,6 +1,8 @@
 """What a neural field is to the rest of the program."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -28,6 +30,16 @@ class Field(nn.Module, ABC):
         Scaled as `volume_to_hartley`: a central slice is the transform of the projection.
         """
 
+    def at(self, frequencies: Float[Tensor, "p 3"], dtype: torch.dtype = torch.float32) -> "FieldAt":
+        """This field, as it is now, at frequencies that stay while conformations change.
+
+        A field that can do part of its work once for all conformations does it here.
+
+        Args:
+            dtype: What hidden layers may be rounded to.
+        """
+        return partial(self, frequencies)
+
     @abstractmethod
     def set_radial_amplitude(self, amplitude: Float[Tensor, "r"]) -> None:
         """Say how large coefficients are at 0, 1, ... box_size / 2 Fourier pixels from zero.
@@ -38,6 +50,10 @@ class Field(nn.Module, ABC):
     @abstractmethod
     def mirror(self) -> None:
         """Become the density inverted through its centre, of the other hand: what was at -f is now at f."""
+
+
+FieldAt = Callable[[Float[Tensor, "z"]], Float[Tensor, "p"]]
+"""Coefficients at known frequencies, of one conformation."""
 
 
 class FrozenSettings(BaseModel):

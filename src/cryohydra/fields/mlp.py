@@ -1,7 +1,7 @@
 """The published field: a residual network over random Fourier features."""
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from pydantic import Field as Bounded
@@ -87,6 +87,11 @@ class MLPField(Field):
         """Exchange f and -f: every random point goes to the opposite place."""
         self.features.points_px.neg_()
 
+    @torch.no_grad()
+    def at(self, frequencies: Float[Tensor, "p 3"], dtype: torch.dtype = torch.float32) -> "MLPFieldAt":
+        """The first layer's answer to the frequencies, which no conformation changes, is kept."""
+        return MLPFieldAt(self, frequencies, dtype)
+
     def forward(
         self, frequencies: Float[Tensor, "*batch p 3"], z: Float[Tensor, "*batch z"]
     ) -> Float[Tensor, "*batch p"]:
@@ -101,6 +106,34 @@ class MLPField(Field):
             hidden = layer(hidden).add_(hidden).relu_()
         values = self.last(hidden).reshape(frequencies.shape[:-1])
         return values * self.radial(frequencies)
+
+
+class MLPFieldAt:
+    """An `MLPField` at known frequencies: a third of its work, and all sines and cosines, are done already.
+
+    Keeps a number per frequency and unit of width.
+    """
+
+    def __init__(self, field: MLPField, frequencies: Float[Tensor, "p 3"], dtype: torch.dtype):
+        self._field, self._dtype = field, dtype
+        # Phases in float32: rounded further they would be those of other frequencies.
+        self._encoded = functional.linear(field.features(frequencies), field.from_frequency).to(dtype)
+        self._radial = field.radial(frequencies)
+        # A residual layer is a plain one whose matrix holds the identity: a pass over memory less.
+        identity = torch.eye(len(field.bias), dtype=field.bias.dtype, device=field.bias.device)
+        layers = cast(list[nn.Linear], list(field.hidden))
+        self._residual = [((layer.weight.T + identity).to(dtype), layer.bias.to(dtype)) for layer in layers]
+        self._last = field.last.weight.to(dtype), field.last.bias.to(dtype)
+
+    @torch.no_grad()
+    def __call__(self, z: Float[Tensor, "z"]) -> Float[Tensor, "p"]:
+        """Coefficients of one conformation."""
+        field = self._field
+        offset = functional.linear(field.z_encoding(z), field.from_z, field.bias)
+        hidden = (self._encoded + offset.to(self._dtype)).relu_()
+        for matrix, bias in self._residual:
+            hidden = torch.addmm(bias, hidden, matrix).relu_()
+        return functional.linear(hidden, *self._last).squeeze(-1) * self._radial
 
 
 def _linear(num_inputs: int, num_outputs: int, generator: torch.Generator) -> nn.Linear:

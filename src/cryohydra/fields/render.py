@@ -28,11 +28,42 @@ def lattice_frequencies(
     return points / (oversampling * box_size), inside
 
 
+class LatticeRenderer:
+    """Draws a field on a lattice, as it is now, at one conformation after another.
+
+    What no conformation changes is computed once and kept, see `Field.at`.
+
+    Args:
+        radius: Fourier pixels of a box of `box_size`.
+        oversampling: Lattice steps per Fourier pixel; n = 2 * radius * oversampling + 1.
+        chunk: Points per call of the field, which bounds memory; by default what is fastest on the device.
+        dtype: What hidden layers may be rounded to.
+    """
+
+    def __init__(
+        self,
+        field: Field,
+        box_size: int,
+        radius: int,
+        oversampling: int = 1,
+        device: torch.device | str = "cpu",
+        chunk: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ):
+        frequencies, self._inside = lattice_frequencies(box_size, radius, oversampling, device)
+        self._parts = [field.at(points, dtype) for points in frequencies.split(chunk or _fastest_chunk(device))]
+
+    @torch.no_grad()
+    def hartley(self, z: Float[Tensor, "z"]) -> Float[Tensor, "n n n"]:
+        """The field's coefficients on the lattice [z, y, x], zero outside |f| <= radius."""
+        return _spread(torch.cat([part(z) for part in self._parts]), self._inside)
+
+
 @torch.no_grad()
 def render_hartley(
     field: Field, z: Float[Tensor, "z"], box_size: int, radius: int, oversampling: int = 1, chunk: int | None = None
 ) -> Float[Tensor, "n n n"]:
-    """A field's coefficients on a lattice [z, y, x], zero outside |f| <= radius.
+    """A field's coefficients on a lattice [z, y, x], zero outside |f| <= radius, with nothing kept.
 
     Args:
         radius: Fourier pixels of a box of `box_size`.
@@ -40,9 +71,16 @@ def render_hartley(
         chunk: Points per call of the field, which bounds memory; by default what is fastest on the device.
     """
     frequencies, inside = lattice_frequencies(box_size, radius, oversampling, z.device)
+    values = [field(points, z) for points in frequencies.split(chunk or _fastest_chunk(z.device))]
+    return _spread(torch.cat(values), inside)
+
+
+def _fastest_chunk(device: torch.device | str) -> int:
     # On a CPU a chunk's hidden layers should stay in the cache; a GPU wants many points at once.
-    chunk = chunk or (4096 if z.device.type == "cpu" else 2**18)
-    values = torch.cat([field(points, z) for points in frequencies.split(chunk)])
+    return 4096 if torch.device(device).type == "cpu" else 2**18
+
+
+def _spread(values: Float[Tensor, "m"], inside: Bool[Tensor, "n n n"]) -> Float[Tensor, "n n n"]:
     lattice = torch.zeros(inside.shape, dtype=values.dtype, device=values.device)
     lattice[inside] = values
     return lattice

@@ -182,7 +182,7 @@ class Structures {
     }
     panel.canvas.hidden = false;
     const zoom = this.magnification * 2 / scale.size;
-    this.painter.draw(panel.meshes.get(key), panel.canvas, this.turn, zoom, panel.rgb);
+    this.painter.draw([{ loaded: panel.meshes.get(key), paint: panel.rgb, opacity: 1 }], panel.canvas, this.turn, zoom);
     panel.figure.dataset.triangles = panel.meshes.get(key).count / 3;
   }
 }

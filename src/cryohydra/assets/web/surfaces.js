@@ -1,6 +1,6 @@
 "use strict";
 // Iso-surfaces of small maps, drawn by one WebGL context for any number of pictures on the page.
-// No library: 3Dmol thresholds voxels before it triangulates, so its surfaces are staircases at 48 px and jump as the
+// The report and the explorer both draw with it. No library: 3Dmol thresholds voxels before it triangulates, so its surfaces are staircases at 48 px and jump as the
 // level moves; here corners are interpolated, and light falls along the density's own gradient.
 
 /** The bytes of gzip in base64. */
@@ -82,14 +82,14 @@ void main() {
 }`;
 const FRAGMENT_SHADER = `#version 300 es
 precision highp float;
-in vec3 facing; in float depth; uniform vec3 paint; out vec4 colour;
+in vec3 facing; in float depth; uniform vec3 paint; uniform float opacity; out vec4 colour;
 void main() {
   vec3 normal = normalize(facing);
   if (!gl_FrontFacing) normal = -normal;
   float light = max(dot(normal, vec3(-0.35, 0.55, 0.76)), 0.0);
   float shade = (0.42 + 0.58 * light) * (0.72 + 0.14 * (depth + 1.0)) * (0.8 + 0.2 * max(normal.z, 0.0));
   vec3 seen = (gl_FrontFacing ? paint : 0.6 * paint) * shade + 0.16 * pow(light, 24.0);
-  colour = vec4(min(seen, 1.0), 1.0);
+  colour = vec4(opacity * min(seen, 1.0), opacity);
 }`;
 
 /** Draws surfaces into ordinary canvases. */
@@ -111,9 +111,12 @@ class SurfacePainter {
     if (!gl.getProgramParameter(program, gl.LINK_STATUS)) throw new Error(gl.getProgramInfoLog(program));
     gl.useProgram(program);
     gl.enable(gl.DEPTH_TEST);
+    gl.depthFunc(gl.LEQUAL);
+    gl.enable(gl.BLEND);
+    gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
     gl.clearColor(0, 0, 0, 0);
     this.place = Object.fromEntries(
-      ["turn", "zoom", "aspect", "paint"].map((name) => [name, gl.getUniformLocation(program, name)])
+      ["turn", "zoom", "aspect", "paint", "opacity"].map((name) => [name, gl.getUniformLocation(program, name)])
     );
     this.inputs = ["position", "normal"].map((name) => gl.getAttribLocation(program, name));
   }
@@ -144,10 +147,10 @@ class SurfacePainter {
   }
 
   /**
-   * Draw a loaded surface into a canvas, as large as it is on the page.
-   * `turn` is a rotation matrix, column by column; `zoom` makes voxels into halves of the shorter side; `paint` is rgb.
+   * Draw surfaces into a canvas, as large as it is on the page: each {loaded, paint, opacity}, opaque ones first.
+   * `turn` is a rotation matrix, column by column; `zoom` makes voxels into halves of the shorter side; paint is rgb.
    */
-  draw(loaded, target, turn, zoom, paint) {
+  draw(surfaces, target, turn, zoom) {
     const density = Math.min(window.devicePixelRatio || 1, 2);
     const width = Math.max(1, Math.round(target.clientWidth * density));
     const height = Math.max(1, Math.round(target.clientHeight * density));
@@ -162,9 +165,16 @@ class SurfacePainter {
     gl.uniform1f(this.place.zoom, zoom);
     const shorter = Math.min(width, height);
     gl.uniform2f(this.place.aspect, shorter / width, shorter / height);
-    gl.uniform3fv(this.place.paint, paint);
-    gl.bindVertexArray(loaded.array);
-    gl.drawElements(gl.TRIANGLES, loaded.count, gl.UNSIGNED_INT, 0);
+    for (const { loaded, paint, opacity } of surfaces) {
+      gl.uniform3fv(this.place.paint, paint);
+      gl.uniform1f(this.place.opacity, opacity);
+      gl.bindVertexArray(loaded.array);
+      // Of what is seen through, only the nearest layer: its depth is drawn before its colour.
+      for (const isColour of opacity < 1 ? [false, true] : [true]) {
+        gl.colorMask(isColour, isColour, isColour, isColour);
+        gl.drawElements(gl.TRIANGLES, loaded.count, gl.UNSIGNED_INT, 0);
+      }
+    }
     target.width = width;
     target.height = height;
     target.getContext("2d").drawImage(canvas, 0, 0, width, height, 0, 0, width, height);

@@ -18,6 +18,11 @@ export class Film {
     element("save-movie").addEventListener("click", () => this.saveMovie().catch(alarms));
   }
 
+  /** Have the network's work on a class that holds for all its conformations done before one is asked for. */
+  async prepare(origin, classIndex) {
+    for (const finest of [QUICK, FINEST]) await post(`api/origins/${origin}/prepare`, { class_index: classIndex, finest });
+  }
+
   /** Draw a class past particles of its own: one volume for one particle. */
   async show(origin, classIndex, colour, particles, kind, count) {
     const ticket = ++this.ticket;
@@ -33,15 +38,21 @@ export class Film {
     element("keep").hidden = false;
     element("viewer-hint").hidden = true;
     const begun = performance.now();
+    // The network draws the next volume while the browser finds the surface of this one.
+    let coming = null;
+    const ahead = (i) => { coming = this.draw(i, FINEST); coming.catch(() => {}); return coming; };
     if (conformations.length === 1 && conformations[0].length) {
       const quick = await this.draw(0, QUICK);
       if (ticket !== this.ticket) return;
+      ahead(0);
       this.viewer.show(quick, colour);
       element("viewer").dataset.looked = ticket;
     }
     for (let i = 0; i < conformations.length; i++) {
-      const frame = await this.draw(i, FINEST);
+      const frame = await (coming ?? ahead(i));
       if (ticket !== this.ticket) return;
+      coming = null;
+      if (i + 1 < conformations.length) ahead(i + 1);
       this.frames.push(frame);
       if (i === 0) this.goTo(0);
       this.tellFrame();
@@ -55,7 +66,7 @@ export class Film {
 
   async draw(i, finest) {
     const reply = await post(`api/origins/${this.origin}/volume`, { class_index: this.classIndex, conformation: this.conformations[i], finest });
-    return asDensity(new Float32Array(await reply.arrayBuffer()), Number(reply.headers.get("X-Pixel-Size")));
+    return asDensity(new Float32Array(await reply.arrayBuffer()));
   }
 
   goTo(i) {
@@ -91,7 +102,8 @@ export class Film {
   }
 
   async saveVolumes() {
-    const content = { class_index: this.classIndex, conformations: this.conformations, name: element("volume-name").value.trim() };
+    const { level, density } = this.viewer, name = element("volume-name").value.trim();
+    const content = { class_index: this.classIndex, conformations: this.conformations, name, level: level * density.sigma };
     const reply = await post(`api/origins/${this.origin}/volumes`, content);
     const saved = await follow(reply, (sentence) => { element("volume-said").textContent = sentence; });
     element("volume-said").textContent = `Saved in ${saved}`;

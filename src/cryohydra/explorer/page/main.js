@@ -14,6 +14,7 @@ import { Viewer } from "./volume.js";
 const element = (id) => document.getElementById(id);
 const number = (value) => value.toLocaleString("en-US");
 const MOST_UNDONE = 20;
+const MOST_PREPARED = 4; // classes: as many as the server remembers
 
 const state = { run: null, origins: new Map(), columns: new Map(), classShown: null, steps: [], past: [], path: [], picked: -1 };
 let n = 0, shown, selected, scatter, threshold, viewer, film, gallery;
@@ -80,7 +81,22 @@ async function fillClasses() {
 
 async function showClass() {
   await fillClasses();
+  // Of one class, its states; of all, the classes: unless another colour was chosen.
+  const [plain, states] = ["class", "state"].map((key) => `${active()}/${key}`), [from, to] = state.classShown === null ? [states, plain] : [plain, states];
+  if (element("colour").value === from && quantity(to)) element("colour").value = to;
   await plot(true);
+  setTimeout(prepareVolumes); // the points come first
+}
+
+/** Before a volume of the classes that are shown is asked for; what goes wrong is told when it is. */
+async function prepareVolumes() {
+  const origin = active(), chosen = state.classShown, { num_classes } = state.origins.get(origin);
+  const likely = chosen === null ? Array.from({ length: Math.min(num_classes, MOST_PREPARED) }, (_, index) => index) : [chosen];
+  try {
+    viewer.prepare();
+    await column(`${origin}/particle`); // its numbers are said beside the volume
+    for (const index of likely) if (origin === active() && chosen === state.classShown) await film.prepare(origin, index);
+  } catch { /* told later */ }
 }
 
 /** Read what the axes and colours need, and draw. */
@@ -96,7 +112,9 @@ async function plot(fits) {
   if (fits) scatter.fit(); else scatter.draw();
   // The classes above the plot tell the colours of classes already.
   element("legend").hidden = element("colour").value === `${active()}/class`;
-  fillLegend(element("legend"), qc, colour, scatter.colours.range);
+  fillLegend(element("legend"), qc, colour, scatter.colours.range, (category, event) => {
+    select(colour.map((value, i) => Number(shown[i] && value === category)), mode(event), `${qc.name} is ${qc.categories[category]}${shownWords()}`);
+  });
   await compareClasses();
   refresh();
 }
@@ -127,7 +145,7 @@ function refresh() {
   element("selected-count").textContent = number(total);
   element("selected-of").textContent = `of ${number(n)} selected`;
   element("undo").disabled = !state.past.length;
-  element("save-button").disabled = !total;
+  element("save-button").disabled = element("export-button").disabled = !total;
   threshold.refresh(shown, selected);
   countThreshold();
   element("nav-select").textContent = total ? `Select · ${number(total)}` : "Select";
@@ -323,6 +341,11 @@ function wire() {
   on("undo", "click", undo);
   on("apply-threshold", "click", (event) => { const { mask, words } = threshold.picked(shown); select(mask, mode(event), words + shownWords()); });
   on("save", "submit", (event) => { event.preventDefault(); return saveSelection(); });
+  on("export-button", "click", async (event) => {
+    if (!element("save").reportValidity()) return;
+    await saveSelection();
+    await exportSelection(element("save-name").value.trim(), event.target);
+  });
   on("level", "input", () => { element("level-value").textContent = `${Number(element("level").value).toFixed(1)} σ`; viewer.setLevel(Number(element("level").value)); });
   on("pin", "click", () => element("pin").setAttribute("aria-pressed", viewer.pin()));
   for (const id of ["way", "frames"]) on(id, "change", () => showPath(element("way").value, Number(element("frames").value)));

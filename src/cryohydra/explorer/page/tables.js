@@ -9,15 +9,19 @@ function make(tag, properties, ...children) {
   return made;
 }
 
-/** The colours of a quantity: a ramp over its range, or a dot for each category that is there. */
-export function fillLegend(box, quantity, values, range) {
+/** The colours of a quantity: a ramp over its range, or a dot for each category that is there; `picked(category, event)` hears clicks. */
+export function fillLegend(box, quantity, values, range, picked) {
   const colour = (className, background) => { const span = make("span", { className }); span.style.background = background; return span; };
   if (range) {
     box.replaceChildren(make("div", {}, quantity.name), make("div", {}, short(range[0]), colour("ramp", RAMP_CSS), short(range[1])));
     return;
   }
   const present = new Set(values);
-  const rows = quantity.categories.map((name, i) => [i, make("div", {}, colour("dot", quantity.colours[i]), name)]);
+  const rows = quantity.categories.map((name, i) => {
+    const row = make("button", { title: "Select these" }, colour("dot", quantity.colours[i]), name);
+    row.addEventListener("click", (event) => picked(i, event));
+    return [i, row];
+  });
   box.replaceChildren(make("div", {}, quantity.name), ...rows.filter(([i]) => present.has(i)).map(([, row]) => row));
 }
 
