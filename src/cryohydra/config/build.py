@@ -134,7 +134,7 @@ def field_of(settings: Settings) -> FieldConfig:
 def stages_of(settings: Settings, state: TrainingState) -> list[Stage]:
     """What a training goes through."""
     if settings.pose_estimation != "abinit":
-        return [_known_poses(settings, state), _refinement(settings, state)]
+        return [_known_poses(settings, state), build_refinement(settings, state)]
     if state.images.num_tilts > 1:
         raise UserError(
             "Ab initio poses of tilt series are not supported yet; give poses and choose "
@@ -144,12 +144,16 @@ def stages_of(settings: Settings, state: TrainingState) -> list[Stage]:
     # At least two epochs: one to find maps, one to give every image a pose in them.
     bound = max(2, num_search // len(state) + 1) * len(state)
     if settings.quick_config is not None and settings.quick_config.engine == "published":
-        return [_pretraining(settings, state), _gradient_search(settings, state, bound), _refinement(settings, state)]
+        return [
+            _pretraining(settings, state),
+            _gradient_search(settings, state, bound),
+            build_refinement(settings, state),
+        ]
     ab_initio = _ab_initio(settings, state, bound)
     # Whole passes: one that is cut short teaches nothing.
     left = max(1, (bound - ab_initio.max_images) // len(state)) * len(state)
     searching = build_search(settings, state, left, ab_initio.annealing.last_radius)
-    return [ab_initio, searching, _refinement(settings, state)]
+    return [ab_initio, searching, build_refinement(settings, state)]
 
 
 def widest_radius(settings: Settings, box_size: int) -> int:
@@ -197,9 +201,14 @@ def build_search(
         last_radius=min(settings.l_end, widest_radius(settings, box_size)),
         num_kept=settings.n_kept_poses,
         max_images=bound,
-        batch_size=min(max(settings.batch_size_hps, _SEARCH_BATCH), len(state)),
+        batch_size=search_batch(settings, len(state)),
         follows_density=follows_density,
     )
+
+
+def search_batch(settings: Settings, num_images: int) -> int:
+    """Images at a time of a search."""
+    return min(max(settings.batch_size_hps, _SEARCH_BATCH), num_images)
 
 
 def _known_poses(settings: Settings, state: TrainingState) -> KnownPoses:
@@ -244,14 +253,15 @@ def _gradient_search(settings: Settings, state: TrainingState, bound: int) -> Gr
     )
     return GradientSearch(
         POSE_SEARCHES["sliced"](plan),
-        _refinement(settings, state),
+        build_refinement(settings, state),
         settings.search,
         max_images=bound,
         batch_size=settings.batch_size_hps,
     )
 
 
-def _refinement(settings: Settings, state: TrainingState) -> Refinement:
+def build_refinement(settings: Settings, state: TrainingState) -> Refinement:
+    """The last stage."""
     is_fixed = settings.pose_estimation == "fixed"
     marches = settings.output_mask == "frequency_marching"
     uses_bfloat16 = settings.precision == "bfloat16" or (
