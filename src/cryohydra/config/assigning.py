@@ -69,7 +69,20 @@ def settings_for(
             "ind": None if ind is None else ind.absolute(),
             "downsample": None,
             # What the run was told of its own particles.
-            **{key: None for key in ("pose", "dataset", "labels", "initial_conf", "load", "norm_mean", "norm_std")},
+            **{
+                key: None
+                for key in (
+                    "pose",
+                    "dataset",
+                    "labels",
+                    "initial_conf",
+                    "initial_volumes",
+                    "initial_labels",
+                    "load",
+                    "norm_mean",
+                    "norm_std",
+                )
+            },
             **{key: False for key in ("use_gt_poses", "refine_gt_poses", "use_gt_trans", "pretrain_with_gt_poses")},
             "quick_config": None,
             "n_imgs_pose_search": Settings().n_imgs_pose_search,

@@ -24,6 +24,7 @@ from cryohydra.model.tables import ClassScores, PoseTable
 from cryohydra.physics.ctf import contrast_transfer
 from cryohydra.physics.noise import NoiseSpectrum
 from cryohydra.physics.pose import Pose
+from cryohydra.training.seeds import Seeds
 
 
 class ClassTable(nn.Module):
@@ -80,6 +81,8 @@ class TrainingState:
     epoch: int = -1
     finds_conformations: bool = True
     """Whether there are conformations, in a table, of which nothing is known beforehand."""
+    seeds: Seeds | None = None
+    """What some classes start from; None if nothing is known of any."""
     teaches: bool = True
     """Whether maps and fields learn of the particles, or are given and only looked at."""
     field_radius: int | None = None
