@@ -26,7 +26,7 @@ def fit_field_to_lattice(
     steps: int = 800,
     lr: float = 2e-2,
 ) -> float:
-    """Fit a field to coefficients on a lattice by weighted least squares over |f| <= radius.
+    """Fit a field to coefficients on a lattice by weighted least squares over |f| <= radius, weak shells raised.
 
     Sets the field's radial amplitude to that of the target, then follows Adam on random points.
 
@@ -51,12 +51,12 @@ def fit_field_to_lattice(
     amplitude = measure_radial_amplitude(frequencies, values, weights, box_size)
     field.set_radial_amplitude(amplitude)
     shell = _shells(frequencies, box_size)
-    energy = weights * amplitude[shell].square()
-    if not energy.any():
+    if not (weights * amplitude[shell]).any():
         return 0.0
-    # A shell near zero holds much of the energy in few points, an outer one little in many: drawing
-    # points by the root of their share of the loss, and weighing them by it again, serves both.
-    importance = energy.sqrt()
+    # By its energy an outer shell would hardly count, and the field would lose what the map knows there: what is left
+    # of each shell, relative to it, counts by its amplitude. A shell near zero has few points, an outer one many:
+    # drawing points by the root of their share of the loss, and weighing them by it again, serves both.
+    importance = (weights * amplitude[shell]).sqrt()
     cumulative = importance.double().cumsum(0)
     step_weight = importance / importance.square().sum() * importance.sum()
     inverse_amplitude = 1 / amplitude[shell]
