@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -48,7 +47,6 @@ class Assigning(Stage):
         radius: int,
         num_images: int,
         batch_size: int,
-        learns_shifts: bool,
         spread: KnownSpread | None,
     ):
         """Plan the passes.
@@ -62,7 +60,6 @@ class Assigning(Stage):
         self.radii = radii_of_passes(plan, radius)
         self.max_images = len(self.radii) * num_images
         self.batch_size = batch_size
-        self.learns_shifts = learns_shifts
         self.spread = spread
         self.pass_count = 0
 
@@ -79,7 +76,7 @@ class Assigning(Stage):
         """Find or sharpen the poses of a batch and weigh its classes."""
         assert state.maps is not None
         radius = self.radii[self.pass_count]
-        steps = LocalSteps(shifts=self.learns_shifts)
+        steps = LocalSteps(shifts=self.plan.shifts.extent_px > 0)
         current = self.current = self.current or MapPass(state, state.maps.lattice, self.slices, radius, steps)
         rows, images = index.to(state.device), state.weighted(index, current.summed)
         if self.pass_count == 0:
@@ -130,10 +127,6 @@ class Assigning(Stage):
         if self.spread is not None:
             self._find_conformations(state, self.spread)
         return f"Assignment: {len(state)} particles, compared to {self.radii[-1]} Fourier pixels."
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing: an assignment that was stopped begins anew."""
-        return {}
 
     def _find_conformations(self, state: TrainingState, spread: KnownSpread) -> None:
         assert state.maps is not None
