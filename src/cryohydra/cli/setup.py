@@ -34,6 +34,7 @@ Examples:
   drgnai setup OUT --particles particles.star                      one rigid structure, nothing known
   drgnai setup OUT --particles p.mrcs --ctf ctf.pkl --reconstr het --cfgs n_classes=5 z_dim=2
   drgnai setup OUT --particles J42_particles.cs --datadir /raw --pose-estimation refine
+  drgnai setup OUT --particles p.star --cfgs n_classes=4 initial_volumes=[ribosome.mrc]   one class is known
   drgnai setup OUT --cfgs std_noise=2                              change one setting of an experiment
 
 Then: drgnai train OUT
