@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cryohydra.config import rehearsal
-from cryohydra.config.forecast import foresee
+from cryohydra.config.forecast import _in_usual_band, foresee
 from cryohydra.config.inputs import open_input
 from cryohydra.config.measured import Cost, measure_batches, through
 from cryohydra.config.reading import read_settings
@@ -20,6 +20,9 @@ from cryohydra.config.settings import Settings
 from cryohydra.data.sources import Subset
 from cryohydra.io.ctf_file import write_ctf_file
 from cryohydra.io.mrc import write_stack
+from cryohydra.training.ab_initio import AbInitio
+from cryohydra.training.ascent import Ascent
+from cryohydra.training.state import TrainingState
 
 NUM, BOX = 40, 16
 CPU = torch.device("cpu")
@@ -79,7 +82,19 @@ def test_what_is_paid_once_is_not_counted_for_each_image() -> None:
 def test_a_small_training_is_rehearsed_and_foreseen(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rehearsal, "NUM_REHEARSED", NUM)
     told: list[str] = []
+    compared: set[int] = set()
+    step = Ascent.step
+
+    def spy(ascent: Ascent, state: TrainingState, index: torch.Tensor, *more: object) -> object:
+        compared.add(ascent.plan.radius(ascent.step_count))
+        return step(ascent, state, index, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Ascent, "step", spy)
     measured = rehearse(settings, NUM, 4, told.append)
+    # The bands that are timed are those that are compared, up to the last.
+    first = measured.stages[0]
+    assert isinstance(first, AbInitio)
+    assert set(measured.ab_initio) == compared and first.annealing.last_radius in compared
     whole = open_input(settings.model_copy(update={"lazy": True})).source
     forecast = foresee(settings, whole, measured)
     assert [stage.name for stage in forecast.stages] == ["opening", "ab initio", "search", "refinement", "writing"]
@@ -97,6 +112,14 @@ def test_a_small_training_is_rehearsed_and_foreseen(settings: Settings, monkeypa
     # Larger batches save what each costs once.
     assert 5 * before.seconds < refinement.seconds <= 101 * before.seconds
     assert foresee(settings.model_copy(update={"lazy": True}), whole, measured).images_bytes == 0
+
+
+def test_memory_follows_the_band_that_is_compared() -> None:
+    line = through(10, Cost(1.0, 0, 1000, 0), 40, Cost(2.5, 0, 1600, 0))
+    narrow = replace(line, bytes_per_image=0.0)
+    usual = _in_usual_band({10: narrow, 20: line})
+    assert usual.peak_for(40)[0] == pytest.approx(line.peak_bytes + 40 * line.bytes_per_image / 4)
+    assert _in_usual_band({20: line}) == line
 
 
 def rehearse_plan(settings: Settings, num_particles: int) -> tuple:

@@ -1,5 +1,6 @@
 """`drgnai export`: what a run found comes out as its input's program wants it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import mrcfile
@@ -16,12 +17,13 @@ from cryohydra.data.cs_file import CsFile
 from cryohydra.data.simulated import Truth, read_truth, simulate_to_folder
 from cryohydra.errors import InputMismatch, UnreadableFile, UserError
 from cryohydra.io.cs import read_cs, write_cs
+from cryohydra.io.latents import read_latents, write_latents
 from cryohydra.io.pickles import write_pickle
 from cryohydra.io.star import StarTable, read_star, write_star
 from cryohydra.physics.demo_structures import demo_class
 from cryohydra.physics.simulation import Imaging
 
-from .conftest import BOX_SIZE, NUM_IMAGES, PIXEL_SIZE, MakeTrueRun, write_true_run
+from .conftest import BOX_SIZE, EPOCH, NUM_IMAGES, PIXEL_SIZE, MakeTrueRun, write_true_run
 
 ROWS = np.arange(NUM_IMAGES)
 
@@ -90,6 +92,20 @@ def test_selection(true_run: MakeTrueRun, truth: Truth, tmp_path: Path) -> None:
     for file in exported.files:
         assert (row_of(read_star(file.path)["particles"]) == np.flatnonzero(wanted)).all()
     assert [path.name for path in exported.maps] == ["class_1.mrc"]
+
+
+def test_the_best_explained_part_of_each_class(true_run: MakeTrueRun, truth: Truth, tmp_path: Path) -> None:
+    run = true_run()
+    latents = read_latents(run.latents_path(EPOCH))
+    evidence = np.random.default_rng(0).permutation(NUM_IMAGES).astype(float)
+    write_latents(run.latents_path(EPOCH), replace(latents, log_evidence=evidence))
+    exported = export_run(run.path, ExportOptions(best_poses=0.25, output=tmp_path / "best"))
+    for k in range(2):
+        members = np.flatnonzero(truth.labels == k)
+        wanted = np.sort(members[np.argsort(-evidence[members])[: -(-len(members) // 4)]])
+        assert row_of(read_star(exported.folder / f"class_{k}.star")["particles"]).tolist() == wanted.tolist()
+    with pytest.raises(UserError, match="up to 1"):
+        export_run(run.path, ExportOptions(best_poses=0.0, output=tmp_path / "none"))
 
 
 def test_soft_weights_go_with_the_pose_in_the_class(

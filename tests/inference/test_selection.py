@@ -50,3 +50,16 @@ def test_a_class_that_is_missed_much_stays(labels: torch.Tensor, generator: torc
 def test_a_map_that_some_images_cannot_have_made_is_no_trouble(generator: torch.Generator) -> None:
     evidence = torch.tensor([[0.0, -torch.inf], [-torch.inf, 0.0], [3.0, 1.0]])
     assert without_the_least_missed(evidence, 1).loss.isfinite().all()
+
+
+def test_a_class_that_stays_is_not_taken_away_though_nobody_misses_it() -> None:
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.arange(60) % 3
+    evidence = _evidence(labels, 8.0, generator)
+    # The last class is of nobody.
+    evidence = torch.cat([evidence, evidence.amin(1, keepdim=True) - 5], dim=1)
+    stays = torch.tensor([False, False, False, True])
+    assert without_the_least_missed(evidence, 3).kept.tolist() == [0, 1, 2]
+    left = without_the_least_missed(evidence, 3, stays=stays).kept
+    assert len(left) == 3 and 3 in left
+    assert without_the_least_missed(evidence, 1, stays=torch.tensor([True] * 4)).kept.tolist() == [0, 1, 2, 3]

@@ -57,6 +57,23 @@ def test_a_network_takes_over_how_a_map_varies(generator: torch.Generator) -> No
         assert (rendered - expected)[inside].norm() / expected[inside].norm() < 0.15
 
 
+def test_a_network_takes_over_shells_that_hold_little_energy(generator: torch.Generator) -> None:
+    """Maps fall off by orders of magnitude, and are known far down there."""
+    axis = torch.arange(float(2 * RADIUS + 1)) - RADIUS
+    distance = (axis[:, None, None].square() + axis[:, None].square() + axis.square()).sqrt()
+    target = blobs(generator) * 10.0 ** (-3 * distance / RADIUS)
+    field = MLPFieldConfig(width=64).build(box_size=BOX, z_dim=0, generator=generator)
+    fit_field_to_lattice(
+        field, target, torch.ones_like(target), BOX, RADIUS, z=torch.zeros(0), steps=300, generator=generator
+    )
+    outer = distance.round() == RADIUS
+    outer &= distance <= RADIUS
+    rendered = render_hartley(field, torch.zeros(0), BOX, RADIUS)
+    assert torch.corrcoef(torch.stack([rendered[outer], target[outer]]))[0, 1] > 0.9
+    inner = distance < RADIUS / 2
+    assert (rendered - target)[inner].norm() < 0.1 * target[inner].norm()
+
+
 def test_a_voxel_field_takes_over_a_map(generator: torch.Generator) -> None:
     target = blobs(generator)
     field = VoxelFieldConfig().build(box_size=BOX, z_dim=0, generator=generator)

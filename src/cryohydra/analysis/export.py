@@ -30,6 +30,8 @@ class ExportOptions:
     """From 0; none means all."""
     min_probability: float = 0.0
     """Least probability of a particle's class."""
+    best_poses: float = 1.0
+    """Part of the particles of each class to export: those that are explained best, in the poses found."""
     ind: Path | None = None
     """Rows of the run's input to export; None for all."""
     is_soft: bool = False
@@ -115,6 +117,7 @@ def _parts(
 ) -> dict[str, ImageFindings]:
     """What goes in which file: all that is selected, and each class of it."""
     is_asked = _asked_rows(options, found, source)
+    is_asked &= np.isin(np.arange(len(is_asked)), found.rows_of_best_explained(options.best_poses))
 
     def selected(findings: ImageFindings) -> ImageFindings:
         return findings[is_asked[findings.row] & (findings.class_probability >= options.min_probability)]
@@ -174,6 +177,8 @@ def _classes(options: ExportOptions, found: FoundImages) -> tuple[int, ...]:
     """The classes asked for, in order."""
     if not 0 <= options.min_probability <= 1:
         raise UserError(f"--min-probability is {options.min_probability:g}; wanted a probability from 0 to 1.")
+    if not 0 < options.best_poses <= 1:
+        raise UserError(f"--best-poses is {options.best_poses:g}; wanted a part of the particles, up to 1.")
     wrong = [k for k in options.classes if not 0 <= k < found.num_classes]
     if wrong:
         raise UserError(

@@ -1,5 +1,6 @@
 """What an epoch of a run says of every image of its input, in any class."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ class FoundImages:
     shift_px: Float[np.ndarray, "n t k 2"]
     """Where the particle is, (x, y), from the centre of the box that was trained on."""
     class_probability: Float[np.ndarray, "n k"]
+    log_evidence: Float[np.ndarray, "n"]
+    """Of each particle's images over that of noise alone: how well they are explained in the poses found."""
     box_size: int
     """That was trained on."""
     pixel_size_angstrom: float
@@ -68,6 +71,7 @@ class FoundImages:
             rotation=poses["rotation"].numpy(),
             shift_px=poses["shift_px"].numpy(),
             class_probability=latents.class_probability.astype(np.float64),
+            log_evidence=latents.log_evidence.astype(np.float64),
             box_size=checkpoint.box_size,
             pixel_size_angstrom=float(checkpoint.pixel_size_angstrom),
         )
@@ -76,6 +80,20 @@ class FoundImages:
     def num_classes(self) -> int:
         """K."""
         return self.class_probability.shape[1]
+
+    def rows_of_best_explained(self, share: float) -> Int[np.ndarray, "m"]:
+        """Rows of the images of each class's best explained particles.
+
+        Args:
+            share: Of the particles of a class that are wanted, in (0, 1].
+        """
+        best = self.class_probability.argmax(axis=1)
+        is_wanted = np.zeros(len(best), dtype=bool)
+        for k in range(self.num_classes):
+            members = np.flatnonzero(best == k)
+            order = np.argsort(-self.log_evidence[members], kind="stable")
+            is_wanted[members[order[: math.ceil(share * len(members))]]] = True
+        return self.row[is_wanted].reshape(-1)
 
     def in_best_class(self) -> ImageFindings:
         """Every image in the most probable class of its particle."""

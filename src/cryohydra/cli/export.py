@@ -21,6 +21,7 @@ EPILOG = """\
 Examples:
   drgnai export OUT                                       everything, to OUT/out/export_E
   drgnai export OUT --classes 0 2 --min-probability 0.9 -o clean
+  drgnai export OUT --best-poses 0.8 -o best              without the fifth of each class that fits worst
   drgnai export OUT --ind selected.pkl -o chosen          rows of the particle file, counted from 0
   drgnai export OUT --soft -o weighted                    all particles in each class, weighted
   drgnai export OUT --particles full_size.star -o full    the run saw a downsampled copy
@@ -43,6 +44,13 @@ def add_parser(subparsers: Any) -> None:
     )
     chosen.add_argument(
         "--min-probability", type=float, default=0.0, metavar="P", help="least probability of the class (default 0)"
+    )
+    chosen.add_argument(
+        "--best-poses",
+        type=float,
+        default=1.0,
+        metavar="PART",
+        help="part of each class: the particles that it explains best, in the poses found (default 1, all)",
     )
     chosen.add_argument("--ind", type=Path, metavar="FILE", help=".pkl of rows of the run's particle file")
     chosen.add_argument(
@@ -69,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
         format=args.format,
         classes=tuple(args.classes),
         min_probability=args.min_probability,
+        best_poses=args.best_poses,
         ind=args.ind,
         is_soft=args.soft,
         particles=args.particles,

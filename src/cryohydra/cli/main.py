@@ -14,6 +14,7 @@ VERBS = {
     "train": "reconstruct: classes, maps, poses, conformations",
     "analyze": "volumes, plots and a report.html from a trained run",
     "export": "particles and maps of a run for RELION and cryoSPARC",
+    "assign": "class, pose and conformation of particles that a run has never seen",
     "prove": "half maps and FSC of each class: do the images bear out what the network shows?",
     "explore": "look at the particles of a run in a page, select them, see their volumes",
     "filter": "the older name of explore",

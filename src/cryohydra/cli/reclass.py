@@ -27,6 +27,9 @@ Example:
   drgnai train NEW
 """
 
+_NOT_OF_NEW = {"initial_conf": None, "initial_volumes": None, "initial_labels": None}
+"""What the run was given to start from, class by class."""
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the verb's flags."""
@@ -54,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("Runs of the published engine cannot start from maps; train anew with another n_classes.")
     progress = Progress()
     old = build_training(settings.model_copy(update={"load": weights, "lazy": True}), old_run, progress)
-    anew = settings.model_copy(update={"n_classes": len(origins), "load": None, "lazy": True, "initial_conf": None})
+    anew = settings.model_copy(update={"n_classes": len(origins), "load": None, "lazy": True, **_NOT_OF_NEW})
     new = build_training(anew, new_run, progress)
     reclass(old.state, new.state, origins)
     start = new_run.path / "start.pkl"
@@ -75,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         ),
     )
     values = read_values(old_run.configs_path)
-    values.pop("initial_conf", None)
+    values = {key: value for key, value in values.items() if key not in _NOT_OF_NEW}
     write_configs(new_run.configs_path, values | {"n_classes": len(origins), "load": str(start)})
     for k, origin in enumerate(origins):
         progress.says(f"Class {k}: class {origin} of {args.outdir}, epoch {epoch}.")

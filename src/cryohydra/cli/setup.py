@@ -35,6 +35,7 @@ Examples:
   drgnai setup OUT --particles particles.star --n-classes auto     how many rigid structures are there?
   drgnai setup OUT --particles p.mrcs --ctf ctf.pkl --reconstr het --n-classes 5 --cfgs z_dim=2
   drgnai setup OUT --particles J42_particles.cs --datadir /raw --pose-estimation refine
+  drgnai setup OUT --particles p.star --cfgs n_classes=4 initial_volumes=[ribosome.mrc]   one class is known
   drgnai setup OUT --cfgs std_noise=2                              change one setting of an experiment
 
 Then: drgnai train OUT

@@ -4,6 +4,7 @@ import torch
 
 from cryohydra._typing import Float, Tensor
 from cryohydra.config.inputs import open_input
+from cryohydra.config.seeds import read_seeds
 from cryohydra.config.settings import Settings
 from cryohydra.data.loader import PreparedImages
 from cryohydra.data.normalisation import Normalisation, measure_normalisation
@@ -42,6 +43,8 @@ _IMAGES_FOR_NOISE = 2000
 _KNOWN_POSE_PASSES = 30
 _AB_INITIO_SHARE = 0.7
 """Of the visits in which poses may be searched, how many may go to finding maps; the rest is the search's."""
+_STEPS_OF_SEEDS = 20
+"""Of ab initio where every class has a map to start from: only the maps' scale and the images' shifts are found."""
 _LARGEST_BATCH = 300
 """Images compared with everything at once in ab initio: memory grows with them and with the classes."""
 _SEARCH_BATCH = 512
@@ -100,7 +103,7 @@ def build_state(
         z_dim=settings.z_dim,
         generator=generator,
     )
-    return TrainingState(
+    state = TrainingState(
         images=images,
         noise=NoiseSpectrum(noise.variance.to(device)),
         mixture=mixture.to(device),
@@ -116,6 +119,8 @@ def build_state(
         device=device,
         finds_conformations=settings.z_dim > 0 and not settings.use_conf_encoder and settings.initial_conf is None,
     )
+    state.seeds = read_seeds(settings, particles, state, _rough_radius(settings, images.box_size))
+    return state
 
 
 def field_of(settings: Settings) -> FieldConfig:
@@ -134,7 +139,7 @@ def field_of(settings: Settings) -> FieldConfig:
 def stages_of(settings: Settings, state: TrainingState) -> list[Stage]:
     """What a training goes through."""
     if settings.pose_estimation != "abinit":
-        return [_known_poses(settings, state), _refinement(settings, state)]
+        return [_known_poses(settings, state), build_refinement(settings, state)]
     if state.images.num_tilts > 1:
         raise UserError(
             "Ab initio poses of tilt series are not supported yet; give poses and choose "
@@ -144,12 +149,16 @@ def stages_of(settings: Settings, state: TrainingState) -> list[Stage]:
     # At least two epochs: one to find maps, one to give every image a pose in them.
     bound = max(2, num_search // len(state) + 1) * len(state)
     if settings.quick_config is not None and settings.quick_config.engine == "published":
-        return [_pretraining(settings, state), _gradient_search(settings, state, bound), _refinement(settings, state)]
+        return [
+            _pretraining(settings, state),
+            _gradient_search(settings, state, bound),
+            build_refinement(settings, state),
+        ]
     ab_initio = _ab_initio(settings, state, bound)
     # Whole passes: one that is cut short teaches nothing.
     left = max(1, (bound - ab_initio.max_images) // len(state)) * len(state)
     searching = build_search(settings, state, left, ab_initio.annealing.last_radius)
-    return [ab_initio, searching, _refinement(settings, state)]
+    return [ab_initio, searching, build_refinement(settings, state)]
 
 
 def widest_radius(settings: Settings, box_size: int) -> int:
@@ -164,14 +173,20 @@ def _shift_prior(settings: Settings, box_size: int) -> ShiftPrior:
     return ShiftPrior.uninformed(extent_px, (settings.t_x_shift, settings.t_y_shift))
 
 
+def _rough_radius(settings: Settings, box_size: int) -> int:
+    """As far as ab initio goes, and all that is taken of maps to start from, in Fourier pixels."""
+    return min(Annealing.last_radius, widest_radius(settings, box_size), settings.l_end)
+
+
 def _ab_initio(settings: Settings, state: TrainingState, bound: int) -> AbInitio:
     box_size = state.images.box_size
-    last_radius = min(Annealing.last_radius, widest_radius(settings, box_size), settings.l_end)
+    last_radius = _rough_radius(settings, box_size)
     # Small batches: many noisy steps leave local optima that few sure ones do not.
     batch_size = min(max(50, 25 * settings.n_classes), _LARGEST_BATCH, len(state))
     affordable = max(batch_size, min(bound - len(state), int(_AB_INITIO_SHARE * bound)))
+    has_all = state.seeds is not None and bool(state.seeds.has_map.all())
     annealing = Annealing(
-        num_steps=min(Annealing.num_steps, affordable // batch_size),
+        num_steps=min(_STEPS_OF_SEEDS if has_all else Annealing.num_steps, affordable // batch_size),
         first_radius=min(Annealing.first_radius, last_radius),
         last_radius=last_radius,
     )
@@ -197,10 +212,15 @@ def build_search(
         last_radius=min(settings.l_end, widest_radius(settings, box_size)),
         num_kept=settings.n_kept_poses,
         max_images=bound,
-        batch_size=min(max(settings.batch_size_hps, _SEARCH_BATCH), len(state)),
+        batch_size=search_batch(settings, len(state)),
         follows_density=follows_density,
         prunes=settings.prune_classes,
     )
+
+
+def search_batch(settings: Settings, num_images: int) -> int:
+    """Images at a time of a search."""
+    return min(max(settings.batch_size_hps, _SEARCH_BATCH), num_images)
 
 
 def _known_poses(settings: Settings, state: TrainingState) -> KnownPoses:
@@ -245,14 +265,15 @@ def _gradient_search(settings: Settings, state: TrainingState, bound: int) -> Gr
     )
     return GradientSearch(
         POSE_SEARCHES["sliced"](plan),
-        _refinement(settings, state),
+        build_refinement(settings, state),
         settings.search,
         max_images=bound,
         batch_size=settings.batch_size_hps,
     )
 
 
-def _refinement(settings: Settings, state: TrainingState) -> Refinement:
+def build_refinement(settings: Settings, state: TrainingState) -> Refinement:
+    """The last stage."""
     is_fixed = settings.pose_estimation == "fixed"
     marches = settings.output_mask == "frequency_marching"
     uses_bfloat16 = settings.precision == "bfloat16" or (

@@ -102,4 +102,6 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, BaseModel):
         return value.model_dump(exclude_none=True)
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
     return dict(value) if isinstance(value, Mapping) else value

@@ -20,6 +20,8 @@ _MOST_VARIED = 4000
 """Images of a class from which its components are found; they are held at once."""
 _BYTES_OF_OPTICS = 100
 """Of each image: optics, and where it is in its file."""
+_SETTLING_STEPS = 80
+"""In the last band of ab initio, which ends where forty steps explain no more than the forty before."""
 _SEARCHING_PASSES = 3
 _SETTLING_PASSES = 4
 """After the band is as wide as it gets: three to settle, and a last search for what went astray."""
@@ -28,6 +30,8 @@ _USUAL_PASSES = 8
 """At known poses."""
 _USUAL_EPOCHS = 5
 """Of refinement, before particles held out gain no more."""
+_WEIGHED = 1 / 3
+"""Of an epoch of refinement: what its images cost without gradients."""
 _BYTES_PER_VOXEL = 4
 _VOLUMES_OF_ANALYSIS = 40
 """Of each class that moves: two components of ten volumes, twenty k-means centres."""
@@ -123,6 +127,8 @@ def _usual_epochs(stage: Stage, known_radius: int, num: int) -> int:
         return min(_USUAL_PASSES, stage.max_images // num)
     if isinstance(stage, Refinement):
         return min(_USUAL_EPOCHS, stage.plan.max_epochs)
+    if isinstance(stage, AbInitio):
+        return _usual_steps(stage) * stage.batch_size // num
     return stage.max_images // num
 
 
@@ -137,7 +143,9 @@ def _stage(stage: Stage, measured: Rehearsal, num: int) -> StageForecast:
         longest = measured.refinement[max(measured.refinement)].seconds_for(num, stage.batch_size)
         usual, most = _usual_epochs(stage, measured.known_radius, num), stage.plan.max_epochs
         course = f"{usual} epochs of {epoch:.3g} s in band {radius}; at most {most}"
-        return StageForecast(stage.name, usual * epoch, max(usual * epoch, most * longest), course)
+        # At the end all are weighed once more, without gradients.
+        seconds = (usual + _WEIGHED) * epoch
+        return StageForecast(stage.name, seconds, max(seconds, (most + _WEIGHED) * longest), course)
     assert measured.other_steps is not None
     epoch = measured.other_steps.seconds_for(num, stage.batch_size)
     usual, at_most = _usual_epochs(stage, measured.known_radius, num), stage.max_images / num
@@ -147,15 +155,22 @@ def _stage(stage: Stage, measured: Rehearsal, num: int) -> StageForecast:
 
 
 def _ab_initio(stage: AbInitio, measured: Rehearsal) -> StageForecast:
-    plan = stage.annealing
-    num_steps, costs = stage.max_images // stage.batch_size, measured.ab_initio
-    seconds = 0.0
-    for step in range(num_steps):
-        radius = plan.radius(step)
+    plan, costs = stage.annealing, measured.ab_initio
+
+    def seconds_of(num_steps: int) -> float:
+        radii = [plan.radius(step) for step in range(num_steps)]
         # A rehearsal of very few steps skips bands.
-        seconds += costs[min(costs, key=lambda one: abs(one - radius))].seconds  # noqa: B023, used at once
-    course = f"{num_steps} steps of {stage.batch_size} images, often fewer"
-    return StageForecast(stage.name, seconds, seconds, course)
+        return sum(costs[min(costs, key=lambda one: abs(one - radius))].seconds for radius in radii)  # noqa: B023
+
+    usual, most = _usual_steps(stage), stage.max_images // stage.batch_size
+    course = f"{usual} steps of {stage.batch_size} images if maps settle at once; at most {most}"
+    return StageForecast(stage.name, seconds_of(usual), seconds_of(most), course)
+
+
+def _usual_steps(stage: AbInitio) -> int:
+    """Until the last band explains no more than a while before, no newcomer being called."""
+    plan = stage.annealing
+    return min(plan.num_steps, round(plan.warm_share * plan.num_steps) + _SETTLING_STEPS)
 
 
 @dataclass(frozen=True)
@@ -186,7 +201,10 @@ def _search(stage: Searching, measured: Rehearsal, num: int) -> StageForecast:
     def seconds_of(one: _Pass) -> float:
         searching = _at_radius(measured.search, one.radius, one.num_searched, stage.batch_size)
         sharpening = _at_radius(measured.sharpening, one.radius, num - one.num_searched, stage.batch_size)
-        return searching + sharpening + measured.pass_end.seconds  # type: ignore[union-attr]
+        # Every pass lays its own maps out.
+        costs = measured.search if one.num_searched else measured.sharpening
+        first = costs[min(costs, key=lambda radius: abs(radius - one.radius))].first_seconds
+        return first + searching + sharpening + measured.pass_end.seconds  # type: ignore[union-attr]
 
     passes = _passes(stage, measured.known_radius, num)
     fitting = _fitting(measured, num)
@@ -223,7 +241,7 @@ def _peaks(measured: Rehearsal, num: int, rehearsed_bytes: int, num_classes: int
         "opening": (measured.opening.held_bytes + rehearsed_bytes + for_noise, float(measured.opening.gpu_bytes))
     }
     refinement = measured.stages[-1]
-    batches = [("refinement", cost, refinement.batch_size) for cost in measured.refinement.values()]
+    batches = [("refinement", _in_usual_band(measured.refinement), refinement.batch_size)]
     batches += [("search", cost, stage.batch_size) for stage in measured.stages if isinstance(stage, Searching)
                 for cost in (*measured.search.values(), *measured.sharpening.values())]  # fmt: skip
     if measured.other_steps is not None:
@@ -241,6 +259,18 @@ def _peaks(measured: Rehearsal, num: int, rehearsed_bytes: int, num_classes: int
     for name, line, batch_size in batches:
         peaks[name] = _higher(peaks.get(name), line.peak_for(batch_size))
     return peaks
+
+
+def _in_usual_band(costs: Mapping[int, Linear]) -> Linear:
+    """The cost in the first of two bands: what an image takes grows with the band's area.
+
+    Memory is told best by the widest: smaller batches find theirs among what was freed before.
+    """
+    usual, widest = min(costs), max(costs)
+    line, area = costs[widest], (usual / widest) ** 2
+    return replace(
+        line, bytes_per_image=area * line.bytes_per_image, gpu_bytes_per_image=area * line.gpu_bytes_per_image
+    )
 
 
 def _higher(one: tuple[float, float] | None, other: tuple[float, float]) -> tuple[float, float]:

@@ -63,7 +63,14 @@ def search_halves_apart(
         shift_px=torch.zeros(num_particles, 1, num_classes, 2),
     )
     rigid = settings.model_copy(
-        update={"pose_estimation": "abinit", "z_dim": 0, "initial_conf": None, "search": "sliced", "load": None}
+        update={
+            **{key: None for key in ("initial_conf", "initial_volumes", "initial_labels", "load")},
+            **{key: False for key in ("use_gt_poses", "refine_gt_poses", "pretrain_with_gt_poses")},
+            # Shifts that came with fixed poses are as much of both halves as these are.
+            "use_gt_trans": settings.use_gt_trans and not settings.use_gt_poses,
+            "z_dim": 0,
+            "search": "sliced",
+        }
     )
     for h in (0, 1):
         rows = torch.nonzero(half == h).flatten()

@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +39,8 @@ class Linear:
     bytes_per_image: float
     gpu_bytes: float
     gpu_bytes_per_image: float
+    first_seconds: float = 0.0
+    """What the first batch takes beyond others, because things are laid out that they use too."""
 
     def seconds_for(self, num_images: int, batch_size: int) -> float:
         """Of many images in batches."""
@@ -74,14 +76,15 @@ def measure_batches(
     """
     size = min(first, batch_size)
     # What is made on first use, such as the slicer of a grid, is no part of a step.
-    measure(partial(step, size), device)
+    first_cost = measure(partial(step, size), device)
     before, cost = size, measure(partial(step, size), device)
     previous = cost
+    first_seconds = max(0.0, first_cost.seconds - cost.seconds)
     # Two sizes at least: of one alone, what is paid once would count for each image.
     while size < batch_size and (before == size or cost.seconds < enough_seconds):
         before, previous, size = size, cost, min(4 * size, batch_size)
         cost = measure(partial(step, size), device)
-    return through(before, previous, size, cost)
+    return replace(through(before, previous, size, cost), first_seconds=first_seconds)
 
 
 def through(first_size: int, first: Cost, size: int, cost: Cost) -> Linear:

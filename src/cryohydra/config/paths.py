@@ -26,7 +26,13 @@ def resolve(value: str | Path, folders: Iterable[Path]) -> Path:
 def with_resolved_paths(values: Mapping[str, Any], folders: Iterable[Path]) -> dict[str, Any]:
     """The values with every path made absolute."""
     places = tuple(folders)
-    return {key: resolve(value, places) if is_path(key, value) else value for key, value in values.items()}
+
+    def resolved(key: str, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [resolved(key, entry) for entry in value]
+        return resolve(value, places) if is_path(key, value) else value
+
+    return {key: resolved(key, value) for key, value in values.items()}
 
 
 def check_files_exist(settings: Settings) -> None:
@@ -35,8 +41,9 @@ def check_files_exist(settings: Settings) -> None:
     Raises:
         UnreadableFile: If some are not, naming all of them.
     """
-    named = {key: getattr(settings, key) for key in PATH_KEYS}
-    missing = [f"{key}: {path}" for key, path in named.items() if is_path(key, path) and not Path(path).exists()]
+    values = {key: getattr(settings, key) for key in PATH_KEYS}
+    named = [(key, path) for key, value in values.items() for path in (value if isinstance(value, tuple) else (value,))]
+    missing = [f"{key}: {path}" for key, path in named if is_path(key, path) and not Path(path).exists()]
     if len(missing) == 1:
         raise UnreadableFile(f"There is no such file: {missing[0]}. Check the spelling and the folder.")
     if missing:

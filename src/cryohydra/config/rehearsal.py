@@ -5,7 +5,7 @@ a step holds while it goes on.
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -167,13 +167,12 @@ class _Rehearsing:
         descending = self._refine(refinement)
         per_particle = self._bytes_per_particle(refinement)
         self.says("writing")
-        writing = measure(
-            lambda: self.trainer.writer.write(self.state, 0, {"stage": refinement.state_dict()}), self.device
-        )
+        # Most checkpoints end a stage, or are of one that has no optimisers.
+        writing = measure(lambda: self.trainer.writer.write(self.state, 0, {}), self.device)
         sizes = {path.name: path.stat().st_size for path in self.run.results.iterdir()}
         lists = sum(size for name, size in sizes.items() if name.startswith(("latents", "pose", "conf", "p_classes")))
         num = len(self.state)
-        in_files = lists // num + per_particle
+        in_files = lists // num + _row_bytes(_tensors(self.state.state_dict()), num)
         return Rehearsal(
             num_particles=num,
             known_radius=self.known_radius,
@@ -216,8 +215,11 @@ class _Rehearsing:
         whole = self.stages[0]
         assert isinstance(whole, AbInitio)
         plan, found = whole.annealing, {}
+        num_steps = min(plan.num_steps, _STEPS)
+        # How many shifts are compared follows from what is known of them by then.
+        memory_of_shifts = plan.memory_of_shifts ** (plan.num_steps / num_steps)
+        stage.annealing = replace(plan, num_steps=num_steps, memory_of_shifts=memory_of_shifts)
         stage.begin(self.state)
-        stage.annealing = replace(plan, num_steps=min(plan.num_steps, _STEPS))
         for step in range(stage.annealing.num_steps):
             radius = stage.annealing.radius(step)
             if radius not in found:
@@ -273,7 +275,12 @@ class _Rehearsing:
             self.says(f"refinement in band {stage.radius}")
             self._sort_into_classes()
             costs[stage.radius] = measure_batches(
-                lambda size: stage.descend(self.state, self._index(size)), self._batch(stage), self.device, first=4
+                lambda size: stage.descend(self.state, self._index(size)),
+                self._batch(stage),
+                self.device,
+                first=4,
+                # Large batches cost more for each image: their memory is new every time.
+                enough_seconds=3.0,
             )
         return costs
 
@@ -282,7 +289,12 @@ class _Rehearsing:
         num = len(self.state)
         judged = {"poses": self.state.poses.state_dict(), "conformations": self.state.conformations.state_dict()}
         held = chain(_tensors(self.state.state_dict()), _tensors(refinement.state_dict()), _tensors(judged))
-        return sum(tensor.element_size() * tensor[0].numel() for tensor in held if tensor.ndim and len(tensor) == num)
+        return _row_bytes(held, num)
+
+
+def _row_bytes(tensors: Iterable[Tensor], num: int) -> int:
+    """Of one row of all tensors that have one for each particle."""
+    return sum(tensor.element_size() * tensor[0].numel() for tensor in tensors if tensor.ndim and len(tensor) == num)
 
 
 def _tensors(content: Any) -> list[Tensor]:

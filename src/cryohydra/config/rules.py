@@ -90,6 +90,26 @@ RULES = (
         "raise it, or give poses and choose --pose-estimation refine.",
     ),
     Rule(
+        ("initial_volumes", "n_classes"),
+        lambda s: len(s.initial_volumes or ()) > s.n_classes,
+        "initial_volumes names more maps than there are classes; raise n_classes, or leave maps out.",
+    ),
+    Rule(
+        ("initial_volumes", "n_classes", "use_gt_poses", "refine_gt_poses"),
+        lambda s: s.pose_estimation != "abinit" and 0 < len(s.initial_volumes or ()) < s.n_classes,
+        "initial_volumes has a map for some classes only, but with given poses all classes start together; give one "
+        "for each, or initial_labels, or choose --pose-estimation abinit.",
+    ),
+    Rule(
+        ("initial_volumes", "initial_labels", "quick_config"),
+        lambda s: (
+            (s.initial_volumes is not None or s.initial_labels is not None)
+            and s.quick_config is not None
+            and s.quick_config.engine == "published"
+        ),
+        "The published engine starts from nothing; leave initial_volumes and initial_labels out, or the engine.",
+    ),
+    Rule(
         ("l_start", "l_end"),
         lambda s: s.l_start > s.l_end,
         "l_start is larger than l_end, but the search goes from coarse to fine; exchange them.",

@@ -4,14 +4,19 @@ The text under a key is its explanation to the user, in configs.yaml and in the 
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0)]
 Optimizer = Literal["adam", "lbfgs"]
+
+
+def _listed(value: Any) -> Any:
+    """One path stands for a list of one."""
+    return (value,) if isinstance(value, str | Path) else value
 
 
 class Section(BaseModel):
@@ -66,6 +71,17 @@ class KnownSettings(Section):
     """The images are centred already: neither search nor refine shifts."""
     initial_conf: Path | None = None
     """Conformations to start from, a .pkl of shape (particles, z_dim), or (particles, n_classes, z_dim)."""
+    initial_volumes: Annotated[tuple[Path, ...], BeforeValidator(_listed)] | None = None
+    """Maps to start classes from, a list of .mrc paths: the first is class 0's, and classes without one are free.
+    A map is taken in the pixels of its header to those of the images, low-passed to what ab initio finds (10 Fourier
+    pixels), and scaled to the images; its hand stays. In ab initio the maps are held and the free classes climb on what
+    they do not explain; afterwards all classes move. With given poses (refine, fixed) it is a map for each class, in
+    the frame of the poses."""
+    initial_labels: Path | None = None
+    """Classes that are known of some particles, a .pkl of whole numbers: the class from 0, or -1 where it is not known.
+    Where poses are given, or the particle file holds some, the labelled particles of a class make the map that it
+    starts from, as one of initial_volumes, which goes before. Where not, they count for that class alone in ab initio.
+    Afterwards every particle goes where it fits best."""
     load: Path | None = None
     """A checkpoint weights.N.pkl to continue from. `drgnai train OUT --load` finds the last one by itself."""
 

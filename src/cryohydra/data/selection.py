@@ -21,7 +21,7 @@ def read_selection(ind: int | Path | None, num_images: int, origin: Path) -> Int
         if not 0 < ind <= num_images:
             raise InputMismatch(f"ind is {ind} but {origin} holds {num_images} images; wanted 1 to {num_images}.")
         return np.arange(ind)
-    rows = _integers(ind, "the rows to use")
+    rows = read_integers(ind, "the rows to use")
     if not len(rows):
         raise UserError(f"{ind} selects no image; wanted at least one row.")
     outside = rows[(rows < 0) | (rows >= num_images)]
@@ -42,7 +42,7 @@ def read_labels(path: Path, num_particles: int, origin: Path) -> Int[np.ndarray,
     Raises:
         UserError: If they are not one integer each.
     """
-    labels = _integers(path, "class labels")
+    labels = read_integers(path, "class labels")
     if len(labels) != num_particles:
         raise InputMismatch(
             f"{path} labels {len(labels)} particles but {origin} holds {num_particles}. "
@@ -51,7 +51,15 @@ def read_labels(path: Path, num_particles: int, origin: Path) -> Int[np.ndarray,
     return labels
 
 
-def _integers(path: Path, what: str) -> Int[np.ndarray, "n"]:
+def read_integers(path: Path, what: str) -> Int[np.ndarray, "n"]:
+    """Whole numbers in a .pkl file.
+
+    Args:
+        what: They are, for an error.
+
+    Raises:
+        UserError: If the file holds something else.
+    """
     content = read_pickle(path)
     values = _as_array(content)
     is_empty = values is not None and values.size == 0

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cryohydra._typing import Float, Int, Tensor
+from cryohydra._typing import Bool, Float, Int, Tensor
 
 _ROUNDS = 10
 _LEAST_LOG_WEIGHT = -14.0
@@ -32,7 +32,10 @@ class Selection:
 
 
 def without_the_least_missed(
-    log_evidence: Float[Tensor, "n k"], num_kept: int, most_missed: float = torch.inf
+    log_evidence: Float[Tensor, "n k"],
+    num_kept: int,
+    most_missed: float = torch.inf,
+    stays: Bool[Tensor, "k"] | None = None,
 ) -> Selection:
     """Take classes away one by one until so many are left.
 
@@ -40,15 +43,17 @@ def without_the_least_missed(
 
     Args:
         most_missed: In nats for each image that it holds; a class missed more ends it.
+        stays: Whether a class is never taken away; fewer than these are never left.
     """
     evidence = log_evidence.clamp(min=log_evidence.amax(1, keepdim=True) - _FARTHEST)
     kept = torch.arange(evidence.shape[1], device=evidence.device)
     everything = _log_probability(evidence)
-    while len(kept) > max(num_kept, 1):
+    stays = torch.zeros_like(kept, dtype=torch.bool) if stays is None else stays
+    while len(kept) > max(num_kept, 1) and not stays[kept].all():
         now = _log_probability(evidence[:, kept])
         left = [torch.cat([kept[:i], kept[i + 1 :]]) for i in range(len(kept))]
         without = torch.stack([_log_probability(evidence[:, others]) for others in left])
-        least = int(without.sum(1).argmax())
+        least = int(torch.where(stays[kept], -torch.inf, without.sum(1)).argmax())
         share = torch.softmax(evidence[:, kept] + fitted_log_weight(evidence[:, kept]), dim=1)[:, least].sum()
         if float((now - without[least]).sum()) > most_missed * float(share):
             break

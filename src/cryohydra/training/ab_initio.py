@@ -11,11 +11,13 @@ from typing import Any
 import torch
 
 from cryohydra._typing import Float, Int, Tensor
+from cryohydra.fourier.lattice import enlarge
 from cryohydra.inference.reconstruction import ClassMaps
 from cryohydra.inference.selection import without_the_least_missed
 from cryohydra.training.annealing import Annealing
 from cryohydra.training.ascent import Ascent, Ground, maps_of_random_poses, unexplained_power
 from cryohydra.training.grid_comparison import Comparison
+from cryohydra.training.seeds import Seeds
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
 
@@ -66,6 +68,10 @@ class AbInitio(Stage):
         self.verdicts: list[Tensor] = []
         """Evidence of batches for all maps, the newcomers last."""
         self.ascent = self._from_nothing(state, self.annealing, everyone, state.num_classes, self.batch_size)
+        self.is_seeded = torch.zeros_like(self.ascent.is_held)
+        if state.seeds is not None:
+            self.is_seeded = state.seeds.is_seeded
+            self._plant(state.seeds)
         self._show(state)
         state.fields_are_fitted = False
 
@@ -115,9 +121,16 @@ class AbInitio(Stage):
             self.newcomers = Ascent(self._plan_of_newcomers(), self.ground, *foot, batch_size)
             self.newcomers.load_state_dict(climber)
 
+    def _plant(self, seeds: Seeds) -> None:
+        """Hold maps that are known; the free ones climb beside them, on what these do not explain."""
+        ascent, known = self.ascent, seeds.has_map
+        ascent.maps = torch.where(known[:, None, None, None], enlarge(seeds.values, self.ground.lattice), ascent.maps)
+        ascent.is_held = known
+
     def _climb(self, state: TrainingState, index: Int[Tensor, "b"]) -> str:
         is_wide = self.ascent.is_wide
-        comparison, note = self.ascent.step(state, index)
+        log_prior = None if state.seeds is None else state.seeds.log_prior(index.to(state.device))
+        comparison, note = self.ascent.step(state, index, log_prior)
         self.gain = self.ascent.gains[-1]
         self._remember(state, index, comparison)
         self.is_compared[index] = is_wide
@@ -134,7 +147,7 @@ class AbInitio(Stage):
         rows = torch.nonzero(self.is_compared)[:, 0]
         num_clear = state.num_classes - round(_DOUBTED[self.num_rounds] * state.num_classes)
         evidence = state.classes.log_evidence[rows.to(state.device)]
-        clear = without_the_least_missed(evidence, num_clear, _CLEARLY_MISSED)
+        clear = without_the_least_missed(evidence, num_clear, _CLEARLY_MISSED, self.is_seeded)
         num_doubted = state.num_classes - len(clear.kept)
         if not num_doubted:
             self.is_done = True
@@ -168,7 +181,8 @@ class AbInitio(Stage):
     def _choose(self, state: TrainingState, newcomers: Ascent, verdicts: Float[Tensor, "n m"]) -> None:
         """Put newcomers that are needed more in the place of classes; end if there are none."""
         num_classes = state.num_classes
-        kept = without_the_least_missed(verdicts, num_classes).kept
+        stays = torch.nn.functional.pad(self.is_seeded, (0, len(newcomers.maps)))
+        kept = without_the_least_missed(verdicts, num_classes, stays=stays).kept
         chosen = kept[kept >= num_classes] - num_classes
         is_free = torch.ones(num_classes, dtype=torch.bool, device=kept.device)
         is_free[kept[kept < num_classes]] = False

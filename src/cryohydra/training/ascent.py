@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from cryohydra._typing import Float, Int, Tensor
+from cryohydra._typing import Bool, Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.lattice import Lattice, to_frequency, to_real_space
 from cryohydra.geometry.rotations import random_rotations
@@ -33,6 +33,8 @@ _WHILE = 40
 """Steps in the last band whose mean is compared with that of as many before."""
 _LEAST_GAIN = 0.01
 """Part of the mean evidence by which it must have grown."""
+_RESCALED = 0.5, 2.0
+"""By how much a map that is held may be too strong or too weak for one batch to say so."""
 _SAVED = ("maps", "velocity", "seen", "unexplained", "signal", "step_count", "gains", "is_done")
 
 
@@ -75,6 +77,7 @@ class Ascent:
         unexplained: Float[Tensor, "r"],
         shift_prior: ShiftPrior,
         batch_size: int,
+        is_held: Bool[Tensor, "k"] | None = None,
     ):
         """Begin at the foot.
 
@@ -82,7 +85,9 @@ class Ascent:
             unexplained: Power of the images that no map explains over that of the noise, in each shell; 1 or more.
             shift_prior: What is known of shifts; it learns.
             batch_size: How many images a step compares.
+            is_held: Whether a map is known and keeps its form: only its scale follows the images. None for no map.
         """
+        self.is_held = torch.zeros_like(maps[:, 0, 0, 0], dtype=torch.bool) if is_held is None else is_held
         self.plan, self.ground, self.maps = plan, ground, maps
         self.unexplained, self.shift_prior = unexplained, shift_prior
         self.velocity = torch.zeros_like(maps)
@@ -98,8 +103,13 @@ class Ascent:
         """Whether the next step compares the whole band."""
         return self.plan.radius(self.step_count) == self.ground.band.radius
 
-    def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> tuple[Comparison, str]:
+    def step(
+        self, state: TrainingState, index: Int[Tensor, "b"], log_prior: Float[Tensor, "b k"] | None = None
+    ) -> tuple[Comparison, str]:
         """Compare a batch with everything and move the maps.
+
+        Args:
+            log_prior: Of the classes of each image; None if they are alike.
 
         Returns:
             What was found, and a note on it.
@@ -114,13 +124,15 @@ class Ascent:
         balance = self.plan.balance(self.step_count)
         comparison = self.ground.comparer.compare(self.maps, images, band, self.shift_prior, balance)
         found, slices = comparison.found, comparison.slices
-        share = torch.softmax(found.log_evidence + comparison.log_weight, dim=1)
+        prior = 0.0 if log_prior is None else log_prior
+        share = torch.softmax(found.log_evidence + comparison.log_weight + prior, dim=1)
         self._learn_spread(comparison, share, radius)
         numerator, denominator = found.sums(share)
         on_lattice = comparison.slicer.add(torch.cat([numerator, denominator]))
         explained = (2 * numerator * slices - denominator * slices.square()).sum((0, 1)) / (trust * len(index))
         self._weigh_residual(power_over_noise(whole) - explained, band)
         self._move(on_lattice[: len(slices)], on_lattice[len(slices) :], radius)
+        self._rescale((numerator * slices).sum((1, 2)), (denominator * slices.square()).sum((1, 2)))
         gain = torch.logsumexp(comparison.log_evidence + comparison.log_weight, dim=1).mean() - math.log(len(slices))
         self.step_count += 1
         self._judge(float(gain))
@@ -196,7 +208,14 @@ class Ascent:
         ascent = torch.where(in_band, (numerator - denominator * self.maps) / precision, 0.0)
         self.velocity = self.plan.momentum * self.velocity + ascent
         moved = self.maps + self.plan.rate(self.step_count, self.signal) * self.velocity
-        self.maps = torch.where(in_band, to_frequency(to_real_space(moved) * self.ground.mask), 0.0)
+        moved = torch.where(in_band, to_frequency(to_real_space(moved) * self.ground.mask), 0.0)
+        self.maps = torch.where(self.is_held[:, None, None, None], self.maps, moved)
+
+    def _rescale(self, score: Float[Tensor, "k"], power: Float[Tensor, "k"]) -> None:
+        """Bring maps that are held to the scale at which they explain a batch best, little by little."""
+        best = torch.where(power > 0, score / power, 1.0).clamp(*_RESCALED)
+        scale = torch.where(self.is_held, torch.lerp(best, torch.ones_like(best), self.plan.memory), 1.0)
+        self.maps = self.maps * scale[:, None, None, None]
 
 
 def maps_of_random_poses(

@@ -54,11 +54,29 @@ def vary(
     chosen = teachers[torch.randperm(len(teachers), generator=state.generator)[:_MOST_IMAGES]]
     images = posed_images(state, chosen, class_index, band)
     components = find_components(images, band, lattice, mean, mask, num_components, state.generator)
+    located = locate_members(state, class_index, members, band, lattice, mean, components)
+    return ClassVariation(enlarge(components, maps.lattice), located)
+
+
+def locate_members(
+    state: TrainingState,
+    class_index: int,
+    members: Int[Tensor, "m"],
+    band: Band,
+    lattice: Lattice,
+    mean: Float[Tensor, "n n n"],
+    components: Float[Tensor, "z n n n"],
+) -> Float[Tensor, "m z"]:
+    """Where particles lie along components of a class, were they of it; a few thousand are held at a time.
+
+    Args:
+        members: Rows, on the CPU; at least one.
+    """
     located = [
         locate_images(posed_images(state, some, class_index, band), band, lattice, mean, components)
         for some in members.split(_MOST_IMAGES)
     ]
-    return ClassVariation(enlarge(components, maps.lattice), torch.cat(located))
+    return torch.cat(located)
 
 
 def posed_images(state: TrainingState, index: Int[Tensor, "m"], class_index: int, band: Band) -> PosedImages:

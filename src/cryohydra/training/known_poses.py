@@ -5,10 +5,10 @@ from typing import Any
 import torch
 
 from cryohydra._typing import Float, Int, Tensor
-from cryohydra.fourier.lattice import Lattice
+from cryohydra.fourier.lattice import Lattice, enlarge
 from cryohydra.geometry.rotations import random_rotations
 from cryohydra.inference.local_search import LocalSteps
-from cryohydra.inference.reconstruction import particle_mask
+from cryohydra.inference.reconstruction import ClassMaps, particle_mask
 from cryohydra.inference.slices import GridSlicers, LatticeSlices
 from cryohydra.physics.pose import Pose
 from cryohydra.training.handover import find_variation, fit_fields
@@ -66,9 +66,20 @@ class KnownPoses(Stage):
         state.fields_are_fitted = False
         if self.random_poses:
             self._forget_poses(state)
+        self._plant(state)
         self.start = self._first_weights(state)
         self.halves = None if self.start is not None or state.maps is None else state.maps.values
         self.current: MapPass | None = None
+
+    def _plant(self, state: TrainingState) -> None:
+        """Begin with the maps that are given, if there is one for each class: then classes are weighed at once."""
+        seeds = state.seeds
+        if state.maps is None and seeds is not None and seeds.has_map.all():
+            values = enlarge(seeds.values, self.lattice)
+            known = (torch.arange(self.lattice.radius + 1, device=state.device) <= seeds.lattice.radius).float()
+            state.maps = ClassMaps(
+                self.lattice, values, torch.ones_like(values), known.expand(len(values), -1).contiguous()
+            )
 
     def _begin_pass(self, state: TrainingState) -> MapPass:
         halves = None if self.halves is None else LatticeSlices(self.lattice, self.halves, self._slicers)
@@ -110,14 +121,17 @@ class KnownPoses(Stage):
         self.radius = wider
         # One class is its mean.
         is_first = self.pass_count == 1 and not has_compared and not self.random_poses and state.num_classes > 1
+        is_first &= state.seeds is None
         self.start = split_by_variation(state, state.maps, self.particle_radius) if is_first else None
         self.halves = None if self.start is not None else halves.flatten(0, 1)
         self.current = None
 
     def _first_weights(self, state: TrainingState) -> Float[Tensor, "n k"] | None:
-        """Even ones; at random poses random ones, so that maps differ; none if there are maps already."""
+        """Even ones; at random poses random ones, so that maps differ; labels; none if there are maps already."""
         if state.maps is not None and state.maps.lattice == self.lattice:
             return None
+        if state.seeds is not None:
+            return state.seeds.first_weights(state.generator)
         shape = (len(state), state.num_classes)
         weight = torch.rand(shape, generator=state.generator) if self.random_poses else torch.ones(shape)
         return (weight / weight.sum(1, keepdim=True)).to(state.device)

@@ -1,6 +1,7 @@
 """One round of expectation and maximisation on lattices: images weighed in maps, and summed to the next ones."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -52,9 +53,10 @@ class MapPass:
     def __init__(
         self, state: TrainingState, lattice: Lattice, halves: SliceSource | None, radius: int, steps: LocalSteps
     ):
-        """Make room for the sums.
+        """Begin.
 
         Args:
+            lattice: Of the sums.
             halves: The K maps of the first half, then those of the second; or K maps that serve all images. None if
                 images are only to be added.
             radius: Of the band that is compared, in Fourier pixels.
@@ -64,12 +66,17 @@ class MapPass:
         self.compared = state.band(radius)
         # Poses found in a band say something of the next wider one; beyond that there is only noise to sum.
         self.summed = state.band(min(lattice.radius, widened(radius) + 1))
-        self.sums = ClassSums.empty(lattice, state.num_classes, state.device)
+        self._room = lattice, state.num_classes, state.device
         self.num_seen = 0
         self.evidence = torch.zeros((), device=state.device)
         """Summed over the images seen."""
         self._residual = torch.zeros(len(state.noise.variance), state.images.box_size // 2 + 1, device=state.device)
         self._num_residuals = torch.zeros(len(state.noise.variance), device=state.device)
+
+    @cached_property
+    def sums(self) -> ClassSums:
+        """What maps are made of; it takes no memory before the first image is added."""
+        return ClassSums.empty(*self._room)
 
     def weigh(
         self, state: TrainingState, index: Int[Tensor, "b"], images: WeightedImages, matters: Bool[Tensor, "b k"]

@@ -24,6 +24,7 @@ from cryohydra.model.tables import ClassScores, PoseTable
 from cryohydra.physics.ctf import contrast_transfer
 from cryohydra.physics.noise import NoiseSpectrum
 from cryohydra.physics.pose import Pose
+from cryohydra.training.seeds import Seeds
 
 
 class ClassTable(nn.Module):
@@ -41,6 +42,8 @@ class ClassTable(nn.Module):
         self.register_buffer("log_evidence", torch.zeros(num_particles, num_classes))
         self.register_buffer("log_pose_volume", torch.zeros(num_particles, num_classes))
         self.register_buffer("log_weight", torch.full((num_classes,), -math.log(num_classes)))
+        self.pseudo_particles: Tensor | float = 1.0
+        """Of each class, counted with the particles: what is known of the shares beforehand; some keep it alive."""
 
     def log_posterior(self, index: Int[Tensor, "b"] | slice = slice(None)) -> Float[Tensor, "b k"]:
         """Log probability of each class, eq. 3."""
@@ -52,8 +55,8 @@ class ClassTable(nn.Module):
         self.log_weight = torch.log_softmax(self.log_weight[kept], dim=0)
 
     def update_weights(self) -> None:
-        """Shares from the posterior of all particles; one pseudo-particle per class keeps each alive."""
-        total = self.log_posterior().exp().sum(0) + 1
+        """Shares from the posterior of all particles and of pseudo-particles."""
+        total = self.log_posterior().exp().sum(0) + self.pseudo_particles
         self.log_weight.copy_((total / total.sum()).log())
 
 
@@ -83,6 +86,10 @@ class TrainingState:
     epoch: int = -1
     finds_conformations: bool = True
     """Whether there are conformations, in a table, of which nothing is known beforehand."""
+    seeds: Seeds | None = None
+    """What some classes start from; None if nothing is known of any."""
+    teaches: bool = True
+    """Whether maps and fields learn of the particles, or are given and only looked at."""
     field_radius: int | None = None
     """Highest frequency that the fields have learned, in Fourier pixels; None for all that is compared."""
 
@@ -105,7 +112,7 @@ class TrainingState:
 
     def is_held_out(self, index: Int[Tensor, "b"]) -> Bool[Tensor, "b"]:
         """Whether no map learns of particles, so that they can judge maps."""
-        return is_held_out(index, len(self))
+        return is_held_out(index, len(self)) if self.teaches else torch.ones_like(index, dtype=torch.bool)
 
     @property
     def drawn_radius(self) -> int:

@@ -19,6 +19,8 @@ _MOST_UNEVEN = 4.0
 """Ratio of standard deviations of images, 99th over 1st percentile."""
 _WILDEST = 30.0
 """Standard deviations of a pixel from its image's mean: dust, or a hot pixel."""
+_SPHERE = 0.38
+"""Part of the box that the sphere holds."""
 _KNOWN = 0.143
 _LEAST_NOISE = 1e-3
 """Part of the white level below which there is no noise worth the name."""
@@ -53,11 +55,12 @@ class ImageSurvey:
     def known_radius(self, num_images: float) -> int:
         """The highest frequency, in Fourier pixels, to which a map of so many images can be known, poses being right.
 
-        The plane of an image touches one in 2 r of the points at r, and halves of the images agree above 0.143.
+        The plane of an image touches one in 2 r of the points at r, and halves of the images agree above 0.143 within
+        the sphere that maps are confined to, which holds so much less of the noise than the box.
         """
         noise = self.noise.mean(0)
         in_image = (self.power - noise).clamp(min=0) / noise.clamp(min=1e-12)
-        in_half = num_images / 2 * in_image / (2 * torch.arange(len(noise)).clamp(min=1))
+        in_half = num_images / 2 * in_image / (2 * torch.arange(len(noise)).clamp(min=1)) / _SPHERE
         is_known = (in_half / (1 + in_half) > _KNOWN).int()
         is_known[:2] = 1
         return int(is_known.cumprod(0).sum()) - 1
