@@ -18,8 +18,8 @@ def matrix_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     # Older versions of torch do not tell what a processor can do.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return torch.bfloat16 if capabilities.get("amx_bf16", False) else torch.float32
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return torch.bfloat16 if capabilities.get("amx_bf16") else torch.float32
 
 
 def chunks(num_rows: int, numbers_per_row: int, device: torch.device) -> list[slice]:
