@@ -87,15 +87,20 @@ export class Film {
     let step = this.at >= this.frames.length - 1 ? -1 : 1;
     element("play").textContent = "❚❚";
     element("play").setAttribute("aria-label", "Pause");
-    this.timer = setInterval(() => {
-      if (this.frames.length < 2) return;
-      if (this.at + step < 0 || this.at + step >= this.frames.length) step = -step;
-      this.goTo(this.at + step);
-    }, 1000 / FRAMES_PER_SECOND);
+    // Counted from the end of each frame, so that a slow machine plays slower and still hears clicks.
+    const tick = () => {
+      const begun = performance.now();
+      if (this.frames.length > 1) {
+        if (this.at + step < 0 || this.at + step >= this.frames.length) step = -step;
+        this.goTo(this.at + step);
+      }
+      this.timer = setTimeout(tick, Math.max(1000 / FRAMES_PER_SECOND, 2 * (performance.now() - begun)));
+    };
+    this.timer = setTimeout(tick, 1000 / FRAMES_PER_SECOND);
   }
 
   stop() {
-    clearInterval(this.timer);
+    clearTimeout(this.timer);
     this.timer = null;
     element("play").textContent = "▶";
     element("play").setAttribute("aria-label", "Play");
