@@ -110,10 +110,15 @@ def settings_of(path: Path, folder: Path, **more: object) -> Settings:
     return Settings(particles=path, **files, **more)  # type: ignore[arg-type]
 
 
+def same_pixels(one: torch.Tensor, other: torch.Tensor) -> None:
+    """Equal but for rounding: on some processors a transform sums in another order where images lie otherwise."""
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
 def same(one: ParticleSet, other: ParticleSet, tolerance: float) -> None:
-    """Equal to the last bit in pixels; in numbers that went through text, nearly."""
+    """Equal in pixels, but for rounding; in numbers that went through text, nearly."""
     everything = torch.arange(len(one.source))
-    assert torch.equal(one.source.images(everything), other.source.images(everything))
+    same_pixels(one.source.images(everything), other.source.images(everything))
     for field in fields(Optics):
         found, expected = (getattr(s.source.optics(everything), field.name).double() for s in (one, other))
         torch.testing.assert_close(found, expected, rtol=tolerance, atol=0)
@@ -196,8 +201,8 @@ def test_images_of_two_sizes_come_to_one(folder: Path) -> None:
     pixel_size = found.optics(torch.arange(NUM)).pixel_size_angstrom.flatten()
     assert pixel_size.tolist() == pytest.approx([2.4] * 12)
     images = found.images(torch.arange(NUM))[:, 0]
-    assert torch.equal(images[:6], crop_images(torch.from_numpy(PIXELS[:6, :24, :24]).clone(), SMALL))
-    assert torch.equal(images[6:], crop_images(torch.from_numpy(PIXELS[6:]), SMALL))
+    same_pixels(images[:6], crop_images(torch.from_numpy(PIXELS[:6, :24, :24]).clone(), SMALL))
+    same_pixels(images[6:], crop_images(torch.from_numpy(PIXELS[6:]), SMALL))
     shifts = read_star(written)["particles"].floats("rlnOriginX")
     assert shifts.tolist() == pytest.approx([20 / 24] * 6 + [20 / 32] * 6)
     particles["rlnOpticsGroup"] = [1] * NUM

@@ -324,6 +324,9 @@ class Searching(Stage):
         if self.pass_count == 0 and self.current is not None:
             self._end_pass(state, self.current)
         self.halves = self.reseeding.ended(state, self.halves)
+        # A search that its bound ended, not what it found, has pruned nothing yet.
+        if self.prunes and self._prune(state):
+            state.classes.update_weights()
         error = fit_fields(state, find_variation(state))
         state.fields_are_fitted = True
         known = state.maps.known_radius()
