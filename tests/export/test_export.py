@@ -399,7 +399,8 @@ def test_an_empty_class_is_said(true_run: MakeTrueRun, truth: Truth) -> None:
     said: list[str] = []
     exported = export_run(true_run(index=np.flatnonzero(truth.labels == 0)).path, says=said.append)
     assert [file.path.name for file in exported.files] == ["particles.star", "class_0.star"]
-    assert said[1:] == ["Class 1 has no particle that was asked for; it got no file."]
+    assert said[1:] == ["Class 1 has no particle that was asked for; it got no file and no map."]
+    assert [path.name for path in exported.maps] == ["class_0.mrc"]
 
 
 def test_the_command_tells_what_it_wrote(true_run: MakeTrueRun, capsys: pytest.CaptureFixture[str]) -> None:

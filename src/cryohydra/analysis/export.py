@@ -102,13 +102,14 @@ def export_run(
             _write(source, findings, temporary / f"{name}{source.suffix}")
             files.append(ExportedFile(folder / f"{name}{source.suffix}", len(findings)))
             advanced(len(findings))
-        maps = [_write_map(found, k, temporary) for k in classes if found.folder.map_path(found.epoch, k).exists()]
+        shown = [k for k in classes if f"class_{k}" in parts and found.folder.map_path(found.epoch, k).exists()]
+        maps = [_write_map(found, k, temporary) for k in shown]
         os.rename(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     for k in classes:
         if f"class_{k}" not in parts:
-            says(f"Class {k} has no particle that was asked for; it got no file.")
+            says(f"Class {k} has no particle that was asked for; it got no file and no map.")
     return Exported(folder, tuple(files), tuple(folder / name for name in maps))
 
 
