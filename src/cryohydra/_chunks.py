@@ -12,8 +12,7 @@ _NUMBERS = {"cpu": 2**20, "cuda": 2**27}
 def matrix_dtype(device: torch.device) -> torch.dtype:
     """The numbers whose products of matrices are fastest: bfloat16 where there are units for it, else float32.
 
-    Scores of poses in it are good to a few tenths of a nat: enough to weigh the poses of a grid, whose points are
-    farther off than that.
+    A product is rounded to one part in 256: for poses of a grid only, which are weighed anew wherever they matter.
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32

@@ -215,3 +215,9 @@ def test_the_number_of_classes_may_be_left_open() -> None:
     settings = read_settings({"n_classes": "auto"}).settings
     assert settings.n_classes > 8 and settings.prune_classes
     assert not read_settings({"n_classes": 3}).settings.prune_classes
+
+
+@pytest.mark.parametrize("more", [{"quick_config": {"pose_estimation": "fixed"}}, {"class_weights": "learned"}])
+def test_a_number_left_open_needs_the_search(more: dict[str, object]) -> None:
+    with pytest.raises(UserError, match="give n_classes a number"):
+        read_settings({"n_classes": "auto", "pose": "pose.pkl", "z_dim": 0} | more)

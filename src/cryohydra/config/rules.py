@@ -26,10 +26,12 @@ def _lacks_poses(settings: Settings) -> bool:
 
 RULES = (
     Rule(
-        ("prune_classes", "use_conf_encoder", "class_weights", "pose_estimation"),
-        lambda s: s.prune_classes and (s.use_conf_encoder or s.class_weights == "learned"),
-        "Classes are pruned by their evidence, and an encoder or learned weights are made for one number of them; "
-        "give n_classes a number.",
+        ("prune_classes", "use_conf_encoder", "class_weights", "use_gt_poses", "refine_gt_poses"),
+        lambda s: (
+            s.prune_classes and (s.use_conf_encoder or s.class_weights == "learned" or s.pose_estimation != "abinit")
+        ),
+        "Classes are pruned by the search for unknown poses, and an encoder or learned weights are made for one number "
+        "of them; give n_classes a number.",
     ),
     Rule(
         ("field", "explicit_volume", "z_dim"),
