@@ -119,7 +119,8 @@ class Reseeding:
 def find_split(state: TrainingState) -> Split | None:
     """The class that can be given up, and the one whose images a second map would serve best; None if there is none."""
     evidence = state.classes.log_evidence
-    kept = without_the_least_missed(evidence, state.num_classes - 1, _CLEARLY_MISSED).kept
+    stays = None if state.seeds is None else state.seeds.is_seeded
+    kept = without_the_least_missed(evidence, state.num_classes - 1, _CLEARLY_MISSED, stays).kept
     if len(kept) == state.num_classes:
         return None
     free = next(k for k in range(state.num_classes) if k not in kept)

@@ -312,7 +312,8 @@ class Searching(Stage):
     def _prune(self, state: TrainingState) -> bool:
         """Take away the classes that images can do without; whether there were any."""
         self.prunes = False
-        kept = without_the_least_missed(state.classes.log_evidence, 1, _NEEDED).kept
+        stays = None if state.seeds is None else state.seeds.is_seeded
+        kept = without_the_least_missed(state.classes.log_evidence, 1, _NEEDED, stays).kept
         self.num_pruned = state.num_classes - len(kept)
         self.halves = self.halves.unflatten(0, (-1, state.num_classes))[:, kept].flatten(0, 1)
         state.keep_classes(kept)

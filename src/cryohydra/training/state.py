@@ -106,6 +106,8 @@ class TrainingState:
         parts = (self.mixture, self.poses, self.conformations, self.classes, self.scores)
         for part in parts:
             part.keep_classes(kept)
+        # They said where classes begin; that is over.
+        self.seeds = None
         if self.maps is not None:
             maps = self.maps
             self.maps = ClassMaps(maps.lattice, maps.values[kept], maps.weight[kept], maps.half_correlation[kept])
