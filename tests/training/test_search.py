@@ -1,5 +1,6 @@
 """Passes over whole grids: how long they go on, and what they add."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def test_a_search_goes_on_only_if_a_pilot_finds_something(
     def counted(self: Searching, state: TrainingState, rows: torch.Tensor, *args: Any) -> Any:
         found, _ = real(self, state, rows, *args)
         searched.append(len(rows))
-        return found, torch.full_like(rows, finds_something, dtype=torch.bool)
+        return found, torch.full((len(rows),), math.inf if finds_something else 0.0)
 
     monkeypatch.setattr(Searching, "_search", counted)
     for index in ROWS.split(BATCH):
@@ -53,11 +54,22 @@ def test_a_search_goes_on_only_if_a_pilot_finds_something(
 
 def test_after_a_last_search_that_finds_nothing_all_is_done(begun: tuple[TrainingState, Searching]) -> None:
     state, stage = begun
-    stage.is_last_search, stage.num_searched = True, 1000
+    stage.is_last_search = True
+    stage.changes.add(torch.zeros(1000, dtype=torch.bool), torch.full((1000,), 0.4), torch.full((1000,), 100.0))
     for index in ROWS.split(BATCH):
         assert not stage.is_done
         assert "sharpening" in stage.step(state, index).note
     assert stage.is_done
+
+
+def test_images_that_move_between_poses_nearly_as_good_as_each_other_do_not_keep_a_search_going() -> None:
+    """As those of a pseudosymmetric complex do for ever; that images change class, or gain by their poses, does."""
+    stays, moves = torch.zeros(500, dtype=torch.bool), torch.arange(500) < 60
+    clear = torch.full((500,), 100.0)
+    for regrouped, gain, is_enough in ((stays, 0.3, False), (stays, 3.0, True), (moves, 0.0, True)):
+        changes = search._Changes()
+        changes.add(regrouped, torch.full((500,), gain), clear)
+        assert changes.is_less_than(search._FEW_CHANGES, search._LITTLE_FOUND) != is_enough
 
 
 def test_an_image_in_doubt_counts_once_however_many_poses_it_is_added_at(

@@ -58,9 +58,7 @@ class Reseeding:
         """Whether what is there may yet be put back."""
         return self._before is not None
 
-    def settled(
-        self, state: TrainingState, halves: Float[Tensor, "h n n n"]
-    ) -> tuple[Float[Tensor, "h n n n"], bool]:
+    def settled(self, state: TrainingState, halves: Float[Tensor, "h n n n"]) -> tuple[Float[Tensor, "h n n n"], bool]:
         """Judge the trial that has settled, if there is one, and begin another if there is reason to.
 
         Args:

@@ -1,6 +1,7 @@
 """The second stage: poses and classes from rough maps, maps from poses and classes, wider each time."""
 
 import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -38,11 +39,13 @@ _LEAST_WEIGHT = 1e-20
 _STEPPED_RADIUS = 10
 """Where steps from the points of the last grid begin; from there they reach the wider band."""
 _PILOT = 500
-"""Images of a later search after which it goes on only if enough of them changed."""
-_FEW_CHANGES = 0.1
-_FEWEST_CHANGES = 0.01
-"""Part of the images searched that found another class or pose: below it steps do better than searches while the band
-grows, and nothing is left to find at the end."""
+"""Images of a later search after which it goes on only if it found enough."""
+_FEW_CHANGES, _LITTLE_FOUND = 0.1, 0.01
+_FEWEST_CHANGES, _LEAST_FOUND = 0.01, 0.005
+"""Part of the images searched that found another class, and part of their evidence that other poses add: below both,
+steps do better than searches while the band grows (first line), and nothing is left to find at the end (second). Where
+many poses are nearly as good as the best, as in a pseudosymmetric complex, images move between them for ever: how many
+move tells nothing, what they gain does."""
 _CLEAR_GAIN = 2.0
 """In log likelihood: less is what a few more steps would give as well, or no reason to change class."""
 _LEAST_GAIN, _LEAST_GAIN_ON_TRIAL = 0.01, 0.001
@@ -82,6 +85,30 @@ def plan_search(
         num_kept=num_kept,
         most_kept=_BREADTH * num_kept,
     )
+
+
+@dataclass
+class _Changes:
+    """What comparing images of a pass with whole grids has come to."""
+
+    num_images: int = 0
+    num_regrouped: int = 0
+    """Images in another class than before."""
+    gain: float = 0.0
+    """In log likelihood, by poses far from those held before, where it is clear."""
+    evidence: float = 0.0
+    """Over that of noise alone, of all these images."""
+
+    def add(self, is_regrouped: Bool[Tensor, "b"], gain: Float[Tensor, "b"], evidence: Float[Tensor, "b"]) -> None:
+        """Count some images."""
+        self.num_images += len(gain)
+        self.num_regrouped += int(is_regrouped.sum())
+        self.gain += float(gain.sum())
+        self.evidence += float(evidence.sum())
+
+    def is_less_than(self, regrouped: float, gained: float) -> bool:
+        """Whether a smaller part of the images changed class, and poses added a smaller part of the evidence."""
+        return self.num_regrouped < regrouped * self.num_images and self.gain < gained * abs(self.evidence)
 
 
 class Searching(Stage):
@@ -131,8 +158,7 @@ class Searching(Stage):
         self.num_passes = num_passes
         self.particle_radius, self.follows_density = particle_radius, follows_density
         self.pass_count = 0
-        self.num_searched, self.num_changed = 0, 0
-        """Images of this pass that were compared with whole grids, and those of them that it moved."""
+        self.changes = _Changes()
         self.is_searching = True
         self.is_last_search = False
         """Whether all has settled, and only what went astray is looked for."""
@@ -199,30 +225,29 @@ class Searching(Stage):
         """Search the poses of images of one half of all, weigh their classes and add them where they may lie."""
         rows, images = index.to(state.device), state.weighted(index, current.summed)
         class_before = state.classes.log_posterior(rows).argmax(1)
-        found, has_moved = self._search(state, rows, images, current, half)
+        found, gain = self._search(state, rows, images, current, half)
         evidence = current.weigh_by(state, index, images, _matters(state, rows), found.log_evidence)
         now = state.classes.log_posterior(rows)
         is_other = now.amax(1) > now.gather(1, class_before[:, None])[:, 0] + _CLEAR_GAIN
-        self.num_searched += len(rows)
-        self.num_changed += int((has_moved | is_other).sum())
+        self.changes.add(is_other, gain, evidence)
         near = self._add_elsewhere(state, rows, images, current, found)
         current.add(state, rows, images, near * now.exp())
         return evidence
 
     def _search_is_in_vain(self) -> bool:
         """Whether the images searched in this pass, a random part of all, tell that the rest are where they belong."""
-        few = _FEWEST_CHANGES if self.is_last_search else _FEW_CHANGES
-        return self.num_searched >= _PILOT and self.num_changed < few * self.num_searched
+        few, little = (_FEWEST_CHANGES, _LEAST_FOUND) if self.is_last_search else (_FEW_CHANGES, _LITTLE_FOUND)
+        return self.changes.num_images >= _PILOT and self.changes.is_less_than(few, little)
 
     def _search(
         self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages, current: MapPass, half: int
-    ) -> tuple[Candidates, Bool[Tensor, "b"]]:
+    ) -> tuple[Candidates, Float[Tensor, "b"]]:
         """Compare with whole grids; of the pose found and the one held before, a class that matters keeps the likelier.
 
         Images meet the maps of the half that they are no part of, if there are two.
 
         Returns:
-            What the grids tell, and which images were found in quite another pose, in any class that matters to them.
+            What the grids tell, and the log likelihood that images gain by quite other poses, if they do clearly.
         """
         slices = self.slices[(1 - half) % len(self.slices)]
         found = self.search(self.plan).search(slices, images, current.summed, state.classes.log_weight)
@@ -234,7 +259,7 @@ class Searching(Stage):
         shift = best.shift_px + state.known_shift_px[rows][:, None]
         state.poses.set(rows, Pose(best.rotation[:, None], shift[:, None]))
         if self.pass_count == 0:
-            return found, torch.ones_like(rows, dtype=torch.bool)
+            return found, torch.full((len(rows),), torch.inf, device=rows.device)
         anew, radius = poses_held(state, pairs), min(_STEPPED_RADIUS, self.radius)
         while radius < self.radius:
             nearer = current.sharpen(state, images, pairs, *anew, state.band(radius), current.steps)
@@ -242,9 +267,10 @@ class Searching(Stage):
         found_anew = current.sharpen(state, images, pairs, *anew, current.compared, current.steps)
         found_before = current.sharpen(state, images, pairs, *held, current.compared, LocalSteps(count=0))
         hold_poses(state, pairs, likelier(found_anew, found_before))
-        has_moved = found_anew.log_likelihood > found_before.log_likelihood + _CLEAR_GAIN
-        moved = torch.zeros_like(rows, dtype=torch.bool).index_put((pairs.image,), has_moved, accumulate=True)
-        return found, moved
+        gain = found_anew.log_likelihood - found_before.log_likelihood
+        weight = state.classes.log_posterior(rows).exp()[pairs.image, pairs.class_index]
+        clear = torch.where(gain > _CLEAR_GAIN, weight * gain, 0.0)
+        return found, gain.new_zeros(len(rows)).index_add_(0, pairs.image, clear)
 
     def _add_elsewhere(
         self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages, current: MapPass, found: Candidates
@@ -300,7 +326,7 @@ class Searching(Stage):
         self.evidence_before = evidence
         self.radius = wider
         self.current = None
-        self.num_searched, self.num_changed = 0, 0
+        self.changes = _Changes()
         if self.is_done:
             self.halves, goes_on = self.reseeding.settled(state, self.halves)
             goes_on |= self.prunes and self._prune(state)
