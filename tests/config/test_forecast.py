@@ -104,6 +104,13 @@ def test_a_small_training_is_rehearsed_and_foreseen(settings: Settings, monkeypa
     # Poses alone are eleven numbers for each class.
     assert forecast.tables_bytes > NUM * 2 * 11 * 4
 
+    # One checkpoint where each stage ends, and beside these as many as are asked for.
+    seldom, always = (
+        foresee(settings.model_copy(update={"log_heavy_interval": epochs}), whole, measured) for epochs in (0, 1)
+    )
+    assert seldom.stages[-1].course == "3 checkpoints"
+    assert seldom.disk_bytes <= forecast.disk_bytes < always.disk_bytes
+
     # A hundred times as many images: their pixels and tables come on top, and epochs take longer.
     many = replace(measured, stages=rehearse_plan(settings, 100 * NUM))
     larger = foresee(settings, Subset(whole, torch.zeros(100 * NUM, dtype=torch.long)), many)

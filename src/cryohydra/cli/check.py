@@ -40,7 +40,7 @@ Examples:
   drgnai check p.mrcs --ctf ctf.pkl --cfgs n_classes=8 z_dim=2   what would that cost?
   drgnai check particles.star --no-cost --json check.json        in seconds, for scripts
 
-Cost is measured: a training in small is made on up to 512 of the images, which takes about a minute.
+Cost is measured: a training in small is made on up to 512 of the images, which takes one or two minutes.
 """
 
 CANNOT_BE_TRAINED_ON = 1
@@ -147,7 +147,7 @@ def _rehearse_apart(settings: Settings, num_particles: int, known_radius: int) -
     process = context.Process(target=_in_its_own_process, args=(settings, num_particles, known_radius, there))
     process.start()
     there.close()
-    told = _Telling("measuring what a training costs, about a minute")
+    told = _Telling("measuring what a training costs, one or two minutes")
     try:
         while True:
             content = here.recv()

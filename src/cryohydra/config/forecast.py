@@ -1,10 +1,11 @@
 """What a training will need: memory, disk and time, from a rehearsal on this machine and the plan of its stages."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from cryohydra.config.measured import Linear
-from cryohydra.config.rehearsal import Rehearsal
+from cryohydra.config.rehearsal import Rehearsal, Written, usual_radius
 from cryohydra.config.settings import Settings
 from cryohydra.data.source import ParticleSource
 from cryohydra.training.ab_initio import AbInitio
@@ -28,8 +29,8 @@ _SETTLING_PASSES = 4
 _PILOT = 500
 _USUAL_PASSES = 8
 """At known poses."""
-_USUAL_EPOCHS = 5
-"""Of refinement, before particles held out gain no more."""
+_USUAL_EPOCHS = 4
+"""Of refinement: two in which particles held out gain, and the two without a gain after which it ends."""
 _WEIGHED = 1 / 3
 """Of an epoch of refinement: what its images cost without gradients."""
 _BYTES_PER_VOXEL = 4
@@ -90,8 +91,10 @@ def foresee(settings: Settings, whole: ParticleSource, measured: Rehearsal) -> F
     extra = num - measured.num_particles
     opening = StageForecast("opening", *2 * (_growing(measured.opening.seconds, measured, num),), "images read once")
     stages = [_stage(stage, measured, num) for stage in measured.stages]
-    num_written = _num_written(settings, measured, num)
-    writing = StageForecast("writing", *2 * (num_written * measured.writing.seconds,), f"{num_written} checkpoints")
+    checkpoints = _checkpoints(settings, measured, num)
+    writing = StageForecast(
+        "writing", *2 * (sum(written.cost.seconds for written in checkpoints),), f"{len(checkpoints)} checkpoints"
+    )
     peaks = _peaks(measured, num, (per_image + per_row) * min(num, measured.num_particles), settings.n_classes)
     peak_stage, (memory, _) = max(peaks.items(), key=lambda item: item[1][0])
     gpu = max(on_gpu for _, on_gpu in peaks.values())
@@ -103,7 +106,7 @@ def foresee(settings: Settings, whole: ParticleSource, measured: Rehearsal) -> F
         tables_bytes=num * per_row,
         peak_stage=peak_stage,
         gpu_bytes=int(gpu + extra * measured.per_particle_bytes * (gpu > 0)),
-        disk_bytes=num_written * (measured.files_bytes + num * measured.files_bytes_per_particle)
+        disk_bytes=sum(written.size_for(num) for written in checkpoints)
         + volumes * whole.box_size**3 * _BYTES_PER_VOXEL,
         stages=(opening, *stages, writing),
     )
@@ -114,10 +117,18 @@ def _growing(seconds: float, measured: Rehearsal, num: int) -> float:
     return seconds * num / measured.num_particles
 
 
-def _num_written(settings: Settings, measured: Rehearsal, num: int) -> int:
-    """Checkpoints: one where a stage ends, and one every few epochs."""
-    epochs = sum(_usual_epochs(stage, measured.known_radius, num) for stage in measured.stages)
-    return len(measured.stages) + (epochs // settings.log_heavy_interval if settings.log_heavy_interval else 0)
+def _checkpoints(settings: Settings, measured: Rehearsal, num: int) -> list[Written]:
+    """One where a stage ends, and one every few epochs."""
+    found: list[Written] = []
+    interval, num_before = settings.log_heavy_interval, 0
+    for stage in measured.stages:
+        in_course, at_end = measured.writing[stage.name]
+        num_after = num_before + _usual_epochs(stage, measured.known_radius, num)
+        # The last epoch of a stage is written as its end.
+        num_in_course = (num_after - 1) // interval - num_before // interval if interval else 0
+        found += [in_course] * num_in_course + [at_end]
+        num_before = num_after
+    return found
 
 
 def _usual_epochs(stage: Stage, known_radius: int, num: int) -> int:
@@ -128,7 +139,7 @@ def _usual_epochs(stage: Stage, known_radius: int, num: int) -> int:
     if isinstance(stage, Refinement):
         return min(_USUAL_EPOCHS, stage.plan.max_epochs)
     if isinstance(stage, AbInitio):
-        return _usual_steps(stage) * stage.batch_size // num
+        return math.ceil(_usual_steps(stage) / math.ceil(num / stage.batch_size))
     return stage.max_images // num
 
 
@@ -147,7 +158,7 @@ def _stage(stage: Stage, measured: Rehearsal, num: int) -> StageForecast:
         seconds = (usual + _WEIGHED) * epoch
         return StageForecast(stage.name, seconds, max(seconds, (most + _WEIGHED) * longest), course)
     assert measured.other_steps is not None
-    epoch = measured.other_steps.seconds_for(num, stage.batch_size)
+    epoch = measured.other_steps.seconds_for(num, stage.batch_size) + measured.pass_end.seconds
     usual, at_most = _usual_epochs(stage, measured.known_radius, num), stage.max_images / num
     fitting = _fitting(measured, num)
     course = f"{usual} passes of {epoch:.3g} s; at most {at_most:.0f}"
@@ -183,8 +194,7 @@ class _Pass:
 
 def _passes(stage: Searching, known_radius: int, num: int) -> list[_Pass]:
     """What a search usually goes through, where every pass lets the band grow as far as it may."""
-    # Two Fourier pixels beyond what is known.
-    widest = min(stage.last_radius, max(stage.radius, known_radius + 2))
+    widest = usual_radius(stage, known_radius)
     radii = [stage.radius]
     while radii[-1] < widest:
         radii.append(min(widest, widened(radii[-1])))
@@ -196,7 +206,7 @@ def _passes(stage: Searching, known_radius: int, num: int) -> list[_Pass]:
 
 
 def _search(stage: Searching, measured: Rehearsal, num: int) -> StageForecast:
-    assert measured.pass_end is not None
+    assert measured.first_search is not None
 
     def seconds_of(one: _Pass) -> float:
         searching = _at_radius(measured.search, one.radius, one.num_searched, stage.batch_size)
@@ -204,11 +214,12 @@ def _search(stage: Searching, measured: Rehearsal, num: int) -> StageForecast:
         # Every pass lays its own maps out.
         costs = measured.search if one.num_searched else measured.sharpening
         first = costs[min(costs, key=lambda radius: abs(radius - one.radius))].first_seconds
-        return first + searching + sharpening + measured.pass_end.seconds  # type: ignore[union-attr]
+        return first + searching + sharpening + measured.pass_end.seconds
 
     passes = _passes(stage, measured.known_radius, num)
     fitting = _fitting(measured, num)
-    usual = sum(seconds_of(one) for one in passes) + fitting
+    first = measured.first_search.seconds_for(num, stage.batch_size) + measured.first_search.first_seconds
+    usual = first + measured.pass_end.seconds + sum(seconds_of(one) for one in passes[1:]) + fitting
     most_passes = min(stage.num_passes, max(1, stage.max_images // num))
     most = most_passes * seconds_of(_Pass(stage.last_radius, num)) + fitting
     num_searching = sum(one.num_searched > 0 for one in passes)
@@ -217,18 +228,16 @@ def _search(stage: Searching, measured: Rehearsal, num: int) -> StageForecast:
 
 
 def _at_radius(costs: Mapping[int, Linear], radius: int, num_images: int, batch_size: int) -> float:
-    """Seconds in a band between two that were measured: they grow with its area."""
+    """Seconds in a band between two that were measured, where they grow with its area; as much in a narrower one."""
     low, high = min(costs), max(costs)
     seconds = {r: cost.seconds_for(num_images, batch_size) for r, cost in costs.items()}
     if low == high:
         return seconds[low]
-    way = (radius**2 - low**2) / (high**2 - low**2)
+    way = max(0, radius**2 - low**2) / (high**2 - low**2)
     return seconds[low] + way * (seconds[high] - seconds[low])
 
 
 def _fitting(measured: Rehearsal, num: int) -> float:
-    if measured.varying is None or measured.fitting is None:
-        return 0.0
     return _growing(measured.varying.seconds, measured, num) + measured.fitting.seconds
 
 
@@ -241,19 +250,22 @@ def _peaks(measured: Rehearsal, num: int, rehearsed_bytes: int, num_classes: int
         "opening": (measured.opening.held_bytes + rehearsed_bytes + for_noise, float(measured.opening.gpu_bytes))
     }
     refinement = measured.stages[-1]
-    batches = [("refinement", _in_usual_band(measured.refinement), refinement.batch_size)]
+    # What was freed before can only hide what a batch takes: the higher of both is nearer.
+    batches = [
+        ("refinement", line, refinement.batch_size)
+        for line in (measured.refinement[min(measured.refinement)], _in_usual_band(measured.refinement))
+    ]
     batches += [("search", cost, stage.batch_size) for stage in measured.stages if isinstance(stage, Searching)
-                for cost in (*measured.search.values(), *measured.sharpening.values())]  # fmt: skip
+                for cost in (measured.first_search, *measured.search.values(), *measured.sharpening.values())
+                if cost is not None]  # fmt: skip
     if measured.other_steps is not None:
         batches.append((measured.stages[0].name, measured.other_steps, measured.stages[0].batch_size))
-    costs = [("ab initio", cost) for cost in measured.ab_initio.values()] + [("writing", measured.writing)]
-    costs += [("search", cost) for cost in (measured.pass_end, measured.fitting) if cost is not None]
-    if measured.varying is not None:
-        of_class, most = rehearsed / num_classes, min(num / num_classes, _MOST_VARIED)
-        growth = max(0, measured.varying.peak_bytes - measured.varying.held_bytes) * max(0.0, most / of_class - 1)
-        costs.append(
-            ("finding motions", replace(measured.varying, peak_bytes=int(measured.varying.peak_bytes + growth)))
-        )
+    costs = [("ab initio", cost) for cost in measured.ab_initio.values()]
+    costs += [("writing", written.cost) for both in measured.writing.values() for written in both]
+    costs += [("search", measured.pass_end), ("search", measured.fitting)]
+    of_class, most = rehearsed / num_classes, min(num / num_classes, _MOST_VARIED)
+    growth = max(0, measured.varying.peak_bytes - measured.varying.held_bytes) * max(0.0, most / of_class - 1)
+    costs.append(("finding motions", replace(measured.varying, peak_bytes=int(measured.varying.peak_bytes + growth))))
     for name, cost in costs:
         peaks[name] = _higher(peaks.get(name), (float(cost.peak_bytes), float(cost.gpu_bytes)))
     for name, line, batch_size in batches:

@@ -6,6 +6,7 @@ a step holds while it goes on.
 
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -21,9 +22,13 @@ from cryohydra.config.settings import Settings
 from cryohydra.data.loader import PreparedImages
 from cryohydra.data.normalisation import Normalisation
 from cryohydra.io.run_folder import RunFolder
+from cryohydra.model.fitting import FIT_STEPS
 from cryohydra.physics.ctf import Optics
 from cryohydra.training.ab_initio import AbInitio
 from cryohydra.training.handover import find_variation, fit_fields
+from cryohydra.training.known_poses import KnownPoses
+from cryohydra.training.monitor import Monitor
+from cryohydra.training.pictures import Pictures
 from cryohydra.training.refinement import Refinement
 from cryohydra.training.search import Searching
 from cryohydra.training.stage import Stage
@@ -34,11 +39,26 @@ NUM_REHEARSED = 512
 """Images: as many as the largest batches have, so that most are rehearsed as they are."""
 _STEPS = 70
 """Of ab initio, in which the maps come to know enough for the time to be that of a training."""
-_FIT_STEPS = 40
-"""Of the 400 by which a field takes over a map."""
-_FITTED_STEPS = 400
+_FEWEST_FIT_STEPS, _MOST_FIT_STEPS = 10, 40
+"""Between them the time of a step is told."""
+_FEW = 32
+"""Images of the first batches, where larger ones take no less for each."""
 _SURE = 50.0
 """In log likelihood: by how much a rehearsed image is of its class, once classes have formed."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A checkpoint with its maps and figures."""
+
+    cost: Cost
+    files_bytes: int
+    """But for what grows with the particles."""
+    files_bytes_per_particle: int
+
+    def size_for(self, num_particles: int) -> int:
+        """Bytes on disk."""
+        return self.files_bytes + num_particles * self.files_bytes_per_particle
 
 
 @dataclass(frozen=True)
@@ -58,25 +78,29 @@ class Rehearsal:
     """In all tables, images not counted."""
     ab_initio: dict[int, Cost]
     """Of a step with its whole batch, by the band."""
+    first_search: Linear | None
+    """In the band of ab initio, where no poses are held to compare with those found."""
     search: dict[int, Linear]
-    """By the band, where a pass searches."""
+    """By the band, where a later pass searches."""
     sharpening: dict[int, Linear]
     """By the band, where it takes steps from the poses found."""
     other_steps: Linear | None
     """Of a first stage that is neither ab initio nor a search."""
-    pass_end: Cost | None
+    pass_end: Cost
     """The maps solved from the sums."""
-    varying: Cost | None
+    varying: Cost
     """Conformations found."""
-    fitting: Cost | None
+    fitting: Cost
     """Fields fitted to maps."""
     refinement: dict[int, Linear]
     """By the band: that to which maps are likely to be known, and the widest."""
-    writing: Cost
-    """A checkpoint with its maps."""
-    files_bytes: int
-    """Of a checkpoint with its maps."""
-    files_bytes_per_particle: int
+    writing: dict[str, tuple[Written, Written]]
+    """By the stage: in its course, with all that it goes on from, and where it ends."""
+
+
+def usual_radius(stage: Searching, known_radius: int) -> int:
+    """The widest band of a search in which maps come to be known to `known_radius`: two Fourier pixels beyond."""
+    return min(stage.last_radius, max(stage.radius, known_radius + 2))
 
 
 class _Silent:
@@ -150,38 +174,41 @@ class _Rehearsing:
         refinement = self.trainer.stages[-1]
         assert isinstance(refinement, Refinement)
         by_band: dict[int, Cost] = {}
-        other_steps = pass_end = varying = fitting = None
+        other_steps = first_search = None
         searching: dict[int, Linear] = {}
         sharpening: dict[int, Linear] = {}
-        if isinstance(first, AbInitio):
-            by_band = self._ab_initio(first)
-        else:
-            self.says(first.name)
-            first.begin(self.state)
-            self._sort_into_classes()
-            other_steps = measure_batches(lambda size: self._fresh_step(first, size), self._batch(first), self.device)
-        if search is not None:
-            searching, sharpening, pass_end = self._search(search)
-        if self.state.maps is not None:
+        writing: dict[str, tuple[Written, Written]] = {}
+        with closing(Monitor(self.run, self.trainer.log_interval, Pictures(self.trainer.reference))) as monitor:
+            mapping: KnownPoses | Searching | None = search
+            if isinstance(first, AbInitio):
+                by_band = self._ab_initio(first)
+                writing[first.name] = self._written(monitor, first), self._written(monitor)
+            else:
+                assert isinstance(first, KnownPoses)
+                mapping, other_steps = first, self._known_poses(first)
+            if search is not None:
+                first_search, searching, sharpening = self._search(search)
+            assert mapping is not None
+            pass_end = self._solve(mapping)
+            in_course = self._written(monitor, mapping)
             varying, fitting = self._fit()
-        descending = self._refine(refinement)
-        per_particle = self._bytes_per_particle(refinement)
-        self.says("writing")
-        # Most checkpoints end a stage, or are of one that has no optimisers.
-        writing = measure(lambda: self.trainer.writer.write(self.state, 0, {}), self.device)
-        sizes = {path.name: path.stat().st_size for path in self.run.results.iterdir()}
-        lists = sum(size for name, size in sizes.items() if name.startswith(("latents", "pose", "conf", "p_classes")))
-        num = len(self.state)
-        in_files = lists // num + _row_bytes(_tensors(self.state.state_dict()), num)
+            writing[mapping.name] = in_course, self._written(monitor)
+            descending = self._refine(refinement)
+            of_refinement = self._written(monitor, refinement), self._written(monitor)
+        # Whatever comes before it and is not rehearsed descends as it does.
+        writing = {stage.name: writing.get(stage.name, of_refinement) for stage in self.trainer.stages}
         return Rehearsal(
-            num_particles=num,
+            num_particles=len(self.state),
             known_radius=self.known_radius,
             stages=self.stages,
             device=self.device.type,
             start_bytes=self.start_bytes,
             opening=self.opening,
-            per_particle_bytes=per_particle,
+            per_particle_bytes=_row_bytes(
+                chain(_tensors(self.state.state_dict()), _tensors(refinement.state_dict())), len(self.state)
+            ),
             ab_initio=by_band,
+            first_search=first_search,
             search=searching,
             sharpening=sharpening,
             other_steps=other_steps,
@@ -190,8 +217,6 @@ class _Rehearsing:
             fitting=fitting,
             refinement=descending,
             writing=writing,
-            files_bytes=max(0, sum(sizes.values()) - num * in_files),
-            files_bytes_per_particle=in_files,
         )
 
     def _batch(self, stage: Stage) -> int:
@@ -200,11 +225,10 @@ class _Rehearsing:
     def _index(self, size: int) -> Tensor:
         return torch.randperm(len(self.state), generator=self.state.generator)[:size]
 
-    def _fresh_step(self, stage: Any, size: int) -> None:
+    def _fresh_step(self, stage: KnownPoses | Searching, size: int) -> None:
         """A step of a pass that does not come to its end."""
-        current = getattr(stage, "current", None)
-        if current is not None:
-            current.num_seen = -len(self.state)
+        if stage.current is not None:
+            stage.current.num_seen = -len(self.state)
         stage.step(self.state, self._index(size))
 
     def _ab_initio(self, stage: AbInitio) -> dict[int, Cost]:
@@ -220,32 +244,64 @@ class _Rehearsing:
         memory_of_shifts = plan.memory_of_shifts ** (plan.num_steps / num_steps)
         stage.annealing = replace(plan, num_steps=num_steps, memory_of_shifts=memory_of_shifts)
         stage.begin(self.state)
-        for step in range(stage.annealing.num_steps):
+        # The last step of all may call newcomers.
+        for step in range(max(1, num_steps - 1)):
             radius = stage.annealing.radius(step)
             if radius not in found:
                 self.says(f"ab initio, band {radius}")
             found[radius] = measure(lambda: stage.step(self.state, self._index(self._batch(stage))), self.device)
         return found
 
-    def _search(self, stage: Searching) -> tuple[dict[int, Linear], dict[int, Linear], Cost]:
-        batch, first_radius = self._batch(stage), stage.radius
+    def _known_poses(self, stage: KnownPoses) -> Linear:
+        self.says(stage.name)
+        stage.begin(self.state)
+        if not stage.random_poses:
+            # Later passes weigh classes by the maps of the first.
+            self._fresh_step(stage, self._batch(stage) // 2)
+            self._solve(stage)
+            stage.start = stage.current = None
+            stage.radius = min(stage.last_radius, max(4, self.known_radius + 2))
+        return measure_batches(lambda size: self._fresh_step(stage, size), self._batch(stage), self.device)
+
+    def _search(self, stage: Searching) -> tuple[Linear, dict[int, Linear], dict[int, Linear]]:
+        # A pass that has seen all images ends.
+        batch = min(self._batch(stage), len(self.state) - 1)
+
+        def in_batches(first: int) -> Linear:
+            stage.current = None
+            return measure_batches(lambda size: self._fresh_step(stage, size), batch, self.device, first=first)
+
         searching: dict[int, Linear] = {}
         sharpening: dict[int, Linear] = {}
         stage.begin(self.state)
-        # Not the first pass, which has no poses to compare with those found.
+        self.says("search, first pass")
+        # Of whole batches: grids are cut as a whole where many images ask for them.
+        first_search = in_batches(batch)
+        # Later passes compare with the maps of two halves, and with the poses held.
+        self._solve(stage)
         stage.pass_count = 1
-        for radius in sorted({first_radius, stage.last_radius}):
-            for costs, stage.is_searching in ((searching, True), (sharpening, False)):
-                what = "searching" if stage.is_searching else "sharpening"
-                self.says(f"search, {what} in band {radius}")
-                stage.radius, stage.current = radius, None
-                self._sort_into_classes()
-                costs[radius] = measure_batches(
-                    lambda size: self._fresh_step(stage, size), batch, self.device, first=32
-                )
+        usual = usual_radius(stage, self.known_radius)
+        for radius in sorted({usual, stage.last_radius}):
+            stage.radius = radius
+            self._sort_into_classes()
+            self.says(f"search, searching in band {radius}")
+            stage.is_searching = True
+            searching[radius] = in_batches(batch if radius == usual else _FEW)
+            self.says(f"search, sharpening in band {radius}")
+            stage.is_searching = False
+            sharpening[radius] = in_batches(_FEW)
+        return first_search, searching, sharpening
+
+    def _solve(self, stage: KnownPoses | Searching) -> Cost:
+        """The end of a pass: maps from the sums, known as well as those of all images will be."""
         assert stage.current is not None
-        done = stage.current
-        return searching, sharpening, measure(lambda: done.sums.solve(stage.mask), self.device)
+        done, found = stage.current, []
+        cost = measure(lambda: found.append(done.sums.solve(stage.mask)), self.device)
+        self.state.maps, halves = found[0]
+        stage.halves = halves.flatten(0, 1)
+        radius = torch.arange(stage.lattice.radius + 1, device=self.device)
+        self.state.maps.half_correlation.copy_(torch.where(radius <= self.known_radius, 0.9, 0.0))
+        return cost
 
     def _sort_into_classes(self) -> None:
         """Every image sure of one class, as most are late in a training."""
@@ -254,24 +310,27 @@ class _Rehearsing:
         self.state.classes.log_evidence.copy_(evidence)
 
     def _fit(self) -> tuple[Cost, Cost]:
-        assert self.state.maps is not None
-        # In the whole band of the search: halves of few images agree less far than those of all.
-        self.state.maps.half_correlation.fill_(0.9)
         self.says("fitting fields")
         found: list[Any] = []
         varying = measure(lambda: found.append(find_variation(self.state)), self.device)
-        few, more = (
+        # The first fit of all takes longer.
+        _, few, more = (
             measure(partial(fit_fields, self.state, found[0], steps), self.device)
-            for steps in (_FIT_STEPS // 4, _FIT_STEPS)
+            for steps in (_FEWEST_FIT_STEPS, _FEWEST_FIT_STEPS, _MOST_FIT_STEPS)
         )
-        of_a_step = max(0.0, more.seconds - few.seconds) / (_FIT_STEPS - _FIT_STEPS // 4)
-        return varying, replace(more, seconds=more.seconds + of_a_step * (_FITTED_STEPS - _FIT_STEPS))
+        self.state.fields_are_fitted = True
+        of_a_step = max(0.0, more.seconds - few.seconds) / (_MOST_FIT_STEPS - _FEWEST_FIT_STEPS)
+        return varying, replace(more, seconds=more.seconds + of_a_step * (FIT_STEPS - _MOST_FIT_STEPS))
 
     def _refine(self, stage: Refinement) -> dict[int, Linear]:
+        assert self.state.maps is not None
         stage.begin(self.state)
-        widest, costs = stage.radius, {}
         # Fields are fitted a little beyond what maps are known to.
-        for stage.radius in sorted({min(widest, max(4, self.known_radius) + 2), widest}):
+        usual, widest = stage.radius, min(stage.plan.radius, self.state.maps.lattice.radius)
+        costs = {}
+        self.says("refinement, particles held out")
+        stage.step(self.state, self._index(4))
+        for stage.radius in sorted({usual, widest}):
             self.says(f"refinement in band {stage.radius}")
             self._sort_into_classes()
             costs[stage.radius] = measure_batches(
@@ -282,14 +341,30 @@ class _Rehearsing:
                 # Large batches cost more for each image: their memory is new every time.
                 enough_seconds=3.0,
             )
+        self.state.field_radius = usual
         return costs
 
-    def _bytes_per_particle(self, refinement: Refinement) -> int:
-        """Of all tensors with a row for each particle."""
-        num = len(self.state)
-        judged = {"poses": self.state.poses.state_dict(), "conformations": self.state.conformations.state_dict()}
-        held = chain(_tensors(self.state.state_dict()), _tensors(refinement.state_dict()), _tensors(judged))
-        return _row_bytes(held, num)
+    def _written(self, monitor: Monitor, stage: Stage | None = None) -> Written:
+        """A checkpoint in the course of a stage, or of none where one ends."""
+        self.says("writing")
+        self.state.epoch += 1
+        epoch, num = self.state.epoch, len(self.state)
+        stage_state = {} if stage is None else {"stage": stage.state_dict(), "seen": 0}
+
+        def write() -> None:
+            self.trainer.writer.write(self.state, 0, stage_state)
+            if self.trainer.save_interval:
+                monitor.epoch_ended(self.state)
+
+        before = self._bytes_on_disk()
+        cost = measure(write, self.device)
+        of_lists = (self.run.pose_path, self.run.conformation_path, self.run.class_probability_path)
+        lists = sum(path(epoch).stat().st_size for path in (*of_lists, self.run.latents_path))
+        each = lists // num + _row_bytes(_tensors([self.state.state_dict(), stage_state]), num)
+        return Written(cost, max(0, self._bytes_on_disk() - before - num * each), each)
+
+    def _bytes_on_disk(self) -> int:
+        return sum(path.stat().st_size for path in self.run.results.rglob("*") if path.is_file())
 
 
 def _row_bytes(tensors: Iterable[Tensor], num: int) -> int:

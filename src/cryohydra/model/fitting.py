@@ -6,6 +6,8 @@ from cryohydra._typing import Float, Tensor
 from cryohydra.fields.base import Field
 from cryohydra.fields.render import lattice_frequencies
 
+FIT_STEPS = 800
+"""Of Adam, by which a field takes over a map."""
 _POINTS_PER_CONFORMATION = 32
 _CONFORMATIONS_PER_STEP = 64
 _POINTS_TO_JUDGE = 65536
@@ -23,7 +25,7 @@ def fit_field_to_lattice(
     components: Float[Tensor, "z n n n"] | None = None,
     conformations: Float[Tensor, "m z"] | None = None,
     generator: torch.Generator,
-    steps: int = 800,
+    steps: int = FIT_STEPS,
     lr: float = 1e-2,
 ) -> float:
     """Fit a field to coefficients on a lattice by weighted least squares over |f| <= radius.

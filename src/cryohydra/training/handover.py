@@ -6,7 +6,7 @@ import torch
 
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.lattice import Lattice, enlarge
-from cryohydra.model.fitting import fit_field_to_lattice
+from cryohydra.model.fitting import FIT_STEPS, fit_field_to_lattice
 from cryohydra.training.class_variation import ClassVariation, vary
 from cryohydra.training.state import TrainingState
 
@@ -14,7 +14,9 @@ _LEAST_PROBABILITY = 0.01
 """Particles of less are no members of a class."""
 
 
-def fit_fields(state: TrainingState, variations: list[ClassVariation] | None = None, steps: int = 800) -> list[float]:
+def fit_fields(
+    state: TrainingState, variations: list[ClassVariation] | None = None, steps: int = FIT_STEPS
+) -> list[float]:
     """Fit each class's field to its map.
 
     Args:
