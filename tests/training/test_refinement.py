@@ -1,7 +1,13 @@
 """Parts of the gradient stage."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
 import torch
 
+from cryohydra.training import refinement
 from cryohydra.training.refinement import kl_from_standard_normal
 
 
@@ -20,3 +26,23 @@ def test_divergence_agrees_with_torch(generator: torch.Generator) -> None:
     normal = torch.distributions.Normal
     expected = torch.distributions.kl_divergence(normal(mean, log_std.exp()), normal(0.0, 1.0)).sum(-1)
     torch.testing.assert_close(kl_from_standard_normal(mean, log_std), expected)
+
+
+@pytest.mark.parametrize("values", [{}, {"use_conf_encoder": True}, {"variational_het": True}])
+def test_a_step_made_in_pieces_is_the_step_of_the_whole_batch(
+    values: dict[str, Any], prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for name, numbers_per_point in (("whole", 0), ("pieces", 2**11)):
+        monkeypatch.setattr(refinement, "_NUMBERS_PER_POINT", numbers_per_point)
+        trainer, _ = prepare(tmp_path / name, z_dim=2, refine_gt_poses=True, **values)
+        state, stage = trainer.state, trainer.stages[-1]
+        stage.begin(state)
+        index = torch.arange(12)
+        band = state.band(stage.radius)
+        seen = refinement._Seen(index, state.observed(index, band), state.ctf(index, band), state.ctf(index, band))
+        assert (len(stage._pieces(seen, band)) > 1) == (name == "pieces")
+        losses = [stage.descend(state, index).loss for _ in range(2)]
+        found.append((losses, state.poses.rotation.clone(), state.conformations.all_means(state.images)))
+        found[-1] += tuple(parameter.detach().clone() for parameter in state.mixture.parameters())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-5)

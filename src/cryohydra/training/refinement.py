@@ -1,11 +1,11 @@
 """The last stage: gradient steps on fields, poses and conformations."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 
+from cryohydra._chunks import chunks
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
@@ -20,6 +20,8 @@ from cryohydra.training.state import TrainingState
 
 _PATIENCE = 2
 """Epochs without a gain for the particles held out after which the stage ends."""
+_NUMBERS_PER_POINT = 64
+"""That a field holds at a time: on a processor some 16,000 points are predicted together, on a GPU some two million."""
 
 
 @dataclass(frozen=True)
@@ -113,51 +115,28 @@ class Refinement(Stage):
         rows = index.to(state.device)
         state.field_radius = self._radius()
         band = state.band(self._radius())
-        observed, ctf = state.observed(index, band), state.ctf(index, band)
-        noise = state.noise_variance(index, band)
+        seen = _Seen(rows, state.observed(index, band), state.ctf(index, band), state.noise_variance(index, band))
+        learns_z = not self._moves_poses_only() and state.mixture.z_dim > 0
+        if "lbfgs" in (self.plan.pose_optimizer, self.plan.conformation_optimizer):
+            self._settle_rows(state, seen, state.conformations.of(index, state.images), band, learns_z)
         conformation = state.conformations.of(index, state.images)
         z = conformation.sample(state.generator)
-        learns_z = not self._moves_poses_only() and state.mixture.z_dim > 0
-        if not learns_z:
-            conformation, z = conformation.detached(), z.detach()
-        rotation_step = torch.zeros(*state.poses.rotation[rows].shape[:3], 3, device=state.device, requires_grad=True)
-        shift_step = torch.zeros(*rotation_step.shape[:3], 2, device=state.device, requires_grad=True)
-        scores = state.scores.rows(rows).detach().requires_grad_()
-        evaluated = self._classes_that_matter(state, rows)
-
-        def loss_of(
-            conformation: Conformation, z: Tensor, rotation_step: Tensor, shift_step: Tensor
-        ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-            pose = moved(state.poses.pose(rows), rotation_step, shift_step)
-            log_likelihood, smoothness = self._log_likelihood(
-                state, rows, evaluated, pose, z, observed, ctf, noise, band
-            )
-            log_weight = self._log_weight(state, scores)
-            loss = negative_log_evidence(log_weight, log_likelihood).mean()
-            probability = torch.softmax(log_weight + log_likelihood.detach(), dim=-1).detach()
-            terms = self._regularisation(conformation, pose, smoothness, probability)
-            return loss + sum(terms.values()), log_likelihood.detach(), terms
-
-        if "lbfgs" in (self.plan.pose_optimizer, self.plan.conformation_optimizer):
-            self._settle_rows(state, rows, conformation, loss_of, learns_z)
-            if self.plan.conformation_optimizer == "lbfgs" and learns_z:
-                conformation = state.conformations.of(index, state.images)
-                z = conformation.sample(state.generator)
-        loss, log_likelihood, terms = loss_of(conformation, z, rotation_step, shift_step)
+        leaves = _Leaves.at(state, rows, conformation, z, learns_z)
         self.field_optimiser.zero_grad()
-        loss.backward()
+        loss, log_likelihood, terms = self._backward(state, seen, leaves, band)
+        if learns_z:
+            leaves.hand_back(conformation, z)
         if teaches:
             self.field_optimiser.step()
         if learns_z and self.plan.conformation_optimizer == "adam":
             state.conformations.update(teaches)
         if self.plan.pose_optimizer == "adam":
-            self._move_poses(state, rows, rotation_step, shift_step)
+            self._move_poses(state, rows, leaves.turn, leaves.shift_px)
         if self.plan.learns_weights == "learned":
-            assert scores.grad is not None
-            state.scores.set(rows, scores.detach() + self.score_steps.step(rows, scores.grad))
+            assert leaves.scores.grad is not None
+            state.scores.set(rows, leaves.scores.detach() + self.score_steps.step(rows, leaves.scores.grad))
         state.classes.log_evidence[rows] = log_likelihood
-        plotted = {name: term.detach() for name, term in terms.items()}
-        return StepResult(loss=float(loss.detach()), terms=plotted)
+        return StepResult(loss=float(loss), terms=terms)
 
     def end(self, state: TrainingState) -> str:
         """Weigh the classes of all particles once more, with everything as it is now."""
@@ -215,32 +194,62 @@ class Refinement(Stage):
         matters = posterior >= min(self.plan.least_probability, 1 / state.num_classes - 1e-6)
         return [torch.nonzero(column).squeeze(-1) for column in matters.T]
 
+    def _backward(
+        self, state: TrainingState, seen: "_Seen", leaves: "_Leaves", band: Band, scale: float = 1.0
+    ) -> tuple[Tensor, Float[Tensor, "b k"], dict[str, Tensor]]:
+        """Add the gradients of a batch's mean loss times `scale` to fields and leaves.
+
+        Piece by piece: a field holds much for each point until its gradient is known, and what does not fit a
+        processor's caches takes twice as long.
+
+        Returns:
+            The mean loss, the log likelihood of each class, and what was added to the loss, by name.
+        """
+        loss, found, terms = band.frequencies.new_zeros(()), [], dict[str, Tensor]()
+        for piece in self._pieces(seen, band):
+            some = seen.part(piece)
+            share = len(some.rows) / len(seen.rows)
+            of_piece, log_likelihood, of_terms = self._loss(state, some, leaves.part(piece), band)
+            (scale * share * of_piece).backward()
+            loss += share * of_piece.detach()
+            found.append(log_likelihood)
+            for name, term in of_terms.items():
+                terms[name] = terms.get(name, 0.0) + share * term.detach()
+        return loss, torch.cat(found), terms
+
+    def _pieces(self, seen: "_Seen", band: Band) -> list[slice]:
+        return chunks(len(seen.rows), _NUMBERS_PER_POINT * seen.observed.shape[1] * len(band), seen.rows.device)
+
+    def _loss(
+        self, state: TrainingState, seen: "_Seen", leaves: "_Leaves", band: Band
+    ) -> tuple[Tensor, Float[Tensor, "b k"], dict[str, Tensor]]:
+        """Mean loss, log likelihood of each class, and what is added to the loss."""
+        pose = moved(state.poses.pose(seen.rows), leaves.turn, leaves.shift_px)
+        log_likelihood, smoothness = self._log_likelihood(state, seen, pose, leaves.z, band)
+        log_weight = self._log_weight(state, leaves.scores)
+        loss = negative_log_evidence(log_weight, log_likelihood).mean()
+        probability = torch.softmax(log_weight + log_likelihood.detach(), dim=-1).detach()
+        terms = self._regularisation(leaves.conformation, pose, smoothness, probability)
+        return loss + sum(terms.values()), log_likelihood.detach(), terms
+
     def _log_likelihood(
-        self,
-        state: TrainingState,
-        rows: Int[Tensor, "b"],
-        evaluated: list[Tensor],
-        pose: Pose,
-        z: Float[Tensor, "b k z"],
-        observed: Float[Tensor, "b t p"],
-        ctf: Float[Tensor, "b t p"],
-        noise: Float[Tensor, "b t p"],
-        band: Band,
+        self, state: TrainingState, seen: "_Seen", pose: Pose, z: Float[Tensor, "b k z"], band: Band
     ) -> tuple[Float[Tensor, "b k"], Float[Tensor, ""]]:
         """Log likelihood over all poses of each class, and the smoothness of the predictions.
 
-        A class that is not evaluated for a particle keeps its share.
+        A class that does not matter to a particle keeps its share.
         """
+        rows = seen.rows
         before = state.classes.log_evidence[rows]
         is_evaluated = torch.zeros_like(before, dtype=torch.bool)
         columns = []
-        smoothness = observed.new_zeros(())
-        for k, some in enumerate(evaluated):
+        smoothness = seen.observed.new_zeros(())
+        for k, some in enumerate(self._classes_that_matter(state, rows)):
             column = before[:, k]
             is_evaluated[some, k] = True
             if len(some):
-                predicted = self._predict(state, k, pose, z, ctf, band, some)
-                point = self.likelihood.log_likelihood(predicted, observed[some], noise[some])
+                predicted = self._predict(state, k, pose, z, seen.ctf, band, some)
+                point = self.likelihood.log_likelihood(predicted, seen.observed[some], seen.noise[some])
                 column = column.index_put((some,), point + state.classes.log_pose_volume[rows[some], k])
                 weight = band.frequencies.square().sum(-1)
                 smoothness = smoothness + (predicted.square() * weight).sum() / len(rows)
@@ -297,42 +306,33 @@ class Refinement(Stage):
             state.poses.apply_tangent(rows, turn, shift)
 
     def _settle_rows(
-        self,
-        state: TrainingState,
-        rows: Tensor,
-        conformation: Conformation,
-        loss_of: Callable[[Conformation, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, dict[str, Tensor]]],
-        learns_z: bool,
+        self, state: TrainingState, seen: "_Seen", conformation: Conformation, band: Band, learns_z: bool
     ) -> None:
         """Bring the batch's poses or conformations to their optimum by L-BFGS, the fields as they are."""
-        shape = state.poses.rotation[rows].shape[:3]
-        turn, shift = torch.zeros(*shape, 3, device=rows.device), torch.zeros(*shape, 2, device=rows.device)
-        z = conformation.mean.detach().clone()
-        leaves = []
-        if self.plan.pose_optimizer == "lbfgs":
-            leaves += [turn] if self.plan.learns_rotations else []
-            leaves += [shift] if self.plan.learns_shifts else []
+        mean = conformation.mean.detach().clone()
+        leaves = _Leaves.at(state, seen.rows, Conformation(mean, conformation.detached().log_std), mean, learns_z)
         moves_z = self.plan.conformation_optimizer == "lbfgs" and learns_z
-        leaves += [z] if moves_z else []
-        if not leaves:
+        moving = [leaves.conformation.mean] if moves_z else []
+        if self.plan.pose_optimizer == "lbfgs":
+            moving += [leaves.turn] if self.plan.learns_rotations else []
+            moving += [leaves.shift_px] if self.plan.learns_shifts else []
+        if not moving:
             return
-        for leaf in leaves:
-            leaf.requires_grad_()
-        optimiser = torch.optim.LBFGS(leaves, max_iter=5, line_search_fn="strong_wolfe")
-        width = conformation.detached().log_std
+        # A point estimate is its own draw.
+        at_mean = replace(leaves, z=leaves.conformation.mean)
+        optimiser = torch.optim.LBFGS(moving, max_iter=5, line_search_fn="strong_wolfe")
 
         def closure() -> float:
             optimiser.zero_grad()
             # Summed, not averaged: each particle's optimum is its own.
-            loss = loss_of(Conformation(z, width), z, turn, shift)[0] * len(rows)
-            loss.backward()
-            return float(loss.detach())
+            loss, _, _ = self._backward(state, seen, at_mean, band, scale=float(len(seen.rows)))
+            return len(seen.rows) * float(loss)
 
         optimiser.step(closure)
         if self.plan.pose_optimizer == "lbfgs":
-            state.poses.apply_tangent(rows, turn.detach(), shift.detach())
+            state.poses.apply_tangent(seen.rows, leaves.turn.detach(), leaves.shift_px.detach())
         if moves_z:
-            state.conformations.set_means(rows, z.detach())
+            state.conformations.set_means(seen.rows, leaves.conformation.mean.detach())
 
     def _end_epoch(self, state: TrainingState) -> None:
         self.epoch_losses.append(self._sum / self._count)
@@ -364,18 +364,73 @@ class Refinement(Stage):
         for index in particles.split(self.batch_size) if len(particles) else ():
             rows = index.to(state.device)
             z = state.conformations.of(index, state.images).mean
-            log_likelihood, _ = self._log_likelihood(
-                state,
-                rows,
-                self._classes_that_matter(state, rows),
-                state.poses.pose(rows),
-                z,
-                state.observed(index, band),
-                state.ctf(index, band),
-                state.noise_variance(index, band),
-                band,
-            )
-            state.classes.log_evidence[rows] = log_likelihood
+            seen = _Seen(rows, state.observed(index, band), state.ctf(index, band), state.noise_variance(index, band))
+            for piece in self._pieces(seen, band):
+                some = seen.part(piece)
+                pose = state.poses.pose(some.rows)
+                state.classes.log_evidence[some.rows] = self._log_likelihood(state, some, pose, z[piece], band)[0]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Images of a batch of particles, in a band."""
+
+    rows: Int[Tensor, "b"]
+    """In the tables."""
+    observed: Float[Tensor, "b t p"]
+    ctf: Float[Tensor, "b t p"]
+    noise: Float[Tensor, "b t p"]
+    """Its variance."""
+
+    def part(self, piece: slice) -> "_Seen":
+        """Some of them."""
+        return _Seen(self.rows[piece], self.observed[piece], self.ctf[piece], self.noise[piece])
+
+
+@dataclass(frozen=True)
+class _Leaves:
+    """What of each particle of a batch gathers gradients."""
+
+    conformation: Conformation
+    z: Float[Tensor, "b k z"]
+    """A draw from it."""
+    turn: Float[Tensor, "b t k 3"]
+    """Of the pose held, in radians about its axes."""
+    shift_px: Float[Tensor, "b t k 2"]
+    """Beside the one held."""
+    scores: Float[Tensor, "b k"]
+
+    @classmethod
+    def at(
+        cls, state: TrainingState, rows: Int[Tensor, "b"], conformation: Conformation, z: Tensor, learns_z: bool
+    ) -> "_Leaves":
+        """Where particles are; poses do not move yet."""
+        shape = state.poses.rotation[rows].shape[:3]
+        here = conformation.detached()
+        width = None if here.log_std is None else here.log_std.requires_grad_(learns_z)
+        return cls(
+            conformation=Conformation(here.mean.requires_grad_(learns_z), width),
+            z=z.detach().requires_grad_(learns_z),
+            turn=torch.zeros(*shape, 3, device=state.device, requires_grad=True),
+            shift_px=torch.zeros(*shape, 2, device=state.device, requires_grad=True),
+            scores=state.scores.rows(rows).detach().requires_grad_(),
+        )
+
+    def part(self, piece: slice) -> "_Leaves":
+        """Those of some particles."""
+        mean, log_std = self.conformation.mean, self.conformation.log_std
+        some = Conformation(mean[piece], None if log_std is None else log_std[piece])
+        return _Leaves(some, self.z[piece], self.turn[piece], self.shift_px[piece], self.scores[piece])
+
+    def hand_back(self, conformation: Conformation, z: Float[Tensor, "b k z"]) -> None:
+        """Pass gradients on to where the conformations and their draw came from."""
+        pairs = [(z, self.z), (conformation.mean, self.conformation.mean)]
+        if conformation.log_std is not None and self.conformation.log_std is not None:
+            pairs.append((conformation.log_std, self.conformation.log_std))
+        gathered = [(origin, leaf.grad) for origin, leaf in pairs if leaf.grad is not None]
+        if gathered:
+            origins, gradients = zip(*gathered, strict=True)
+            torch.autograd.backward(origins, gradients)
 
 
 _PX_PER_RADIAN = 10.0
