@@ -129,3 +129,15 @@ def test_class_probabilities_are_honest_though_few_poses_are_looked_at_again(sea
 
 def _best(found: Candidates) -> torch.Tensor:
     return found.rotation[torch.arange(len(found.rotation)), found.log_mass.argmax(1)]
+
+
+def test_an_image_meets_only_the_classes_that_it_is_asked_of(search, blobs, take_images) -> None:
+    images = take_images(blobs, BAND, 6, signal=300.0)
+    is_asked = torch.tensor([[True, False], [False, True]]).repeat(3, 1)
+    found = search(PLAN).search(blobs, images.weighted, BAND, EQUAL, is_asked)
+    assert torch.equal(found.log_evidence.isfinite(), is_asked)
+    for k in (0, 1):
+        rows = torch.nonzero(is_asked[:, k])[:, 0]
+        alone = search(PLAN).search(blobs.permuted([k]), images.weighted.rows(rows), BAND, torch.zeros(1))
+        torch.testing.assert_close(found.log_evidence[rows, k], alone.log_evidence[:, 0], atol=1e-2, rtol=1e-4)
+        torch.testing.assert_close(found.best_of_class(2).rotation[rows, k], alone.best_of_class(1).rotation[:, 0])

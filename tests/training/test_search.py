@@ -90,3 +90,22 @@ def test_an_image_in_doubt_counts_once_however_many_poses_it_is_added_at(
     assert num_points > int((once.sums.denominator > 0).sum())
     torch.testing.assert_close(once.sums.denominator.sum(), power, rtol=1e-3, atol=0)
     torch.testing.assert_close(current.sums.denominator.sum(), power, rtol=0.01, atol=0)
+
+
+def test_when_classes_have_formed_images_are_compared_with_those_that_matter_to_them(
+    begun: tuple[TrainingState, Searching],
+) -> None:
+    state, stage = begun
+    stage.pass_count = search._PASSES_OVER_ALL_CLASSES
+    index = ROWS[:BATCH]
+    state.classes.log_evidence[index] = torch.tensor([20.0, 0.0])
+    share_before = state.classes.log_posterior(index)[:, 1].clone()
+    rotation_before = state.poses.rotation[index].clone()
+    stage.step(state, index)
+    torch.testing.assert_close(state.classes.log_posterior(index)[:, 1], share_before, rtol=0, atol=0.01)
+    torch.testing.assert_close(state.poses.rotation[index, :, 1], rotation_before[:, :, 1])
+    assert not torch.equal(state.poses.rotation[index, :, 0], rotation_before[:, :, 0])
+    # All classes are asked again in the last search: the class that an image was sure of may be another's.
+    stage.is_last_search = True
+    stage.step(state, index)
+    assert not torch.equal(state.poses.rotation[index, :, 1], rotation_before[:, :, 1])

@@ -1,7 +1,7 @@
 """The second stage: poses and classes from rough maps, maps from poses and classes, wider each time."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -11,6 +11,7 @@ from cryohydra.fourier.lattice import Lattice, enlarge
 from cryohydra.geometry.rotations import geodesic_angle
 from cryohydra.geometry.so3_grid import angular_step, level_for_step
 from cryohydra.inference.candidates import Candidates
+from cryohydra.inference.evidence import carry_shares
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.local_search import LocalSteps, likelier
 from cryohydra.inference.pose_search.base import PoseSearch, SearchPlan
@@ -54,6 +55,8 @@ _NEEDED = 1.0
 """Nats for each of its images by which a class must be missed to stay when classes are pruned."""
 _LEAST_PROBABILITY = 1e-3
 """Classes less probable than this for an image are passed over until all is searched anew."""
+_PASSES_OVER_ALL_CLASSES = 2
+"""Then classes have formed, and until the last search images are compared with those that matter to them."""
 
 _SAVED = ("radius", "pass_count", "is_searching", "is_last_search", "evidence_before", "halves", "prunes", "num_pruned")
 
@@ -249,15 +252,26 @@ class Searching(Stage):
         Returns:
             What the grids tell, and the log likelihood that images gain by quite other poses, if they do clearly.
         """
-        slices = self.slices[(1 - half) % len(self.slices)]
-        found = self.search(self.plan).search(slices, images, current.summed, state.classes.log_weight)
-        state.classes.log_evidence[rows] = found.log_evidence
-        state.classes.log_pose_volume[rows] = _log_pose_volume(found, state.num_classes)
+        slices, log_weight = self.slices[(1 - half) % len(self.slices)], state.classes.log_weight
+        matters = _matters(state, rows)
+        asks_all = self.pass_count < _PASSES_OVER_ALL_CLASSES or self.is_last_search
+        is_asked = torch.ones_like(matters) if asks_all else matters
+        found = self.search(self.plan).search(
+            slices, images, current.summed, log_weight, None if asks_all else is_asked
+        )
+        carried = carry_shares(found.log_evidence, state.classes.log_evidence[rows], is_asked, log_weight)
+        found = replace(found, log_evidence=carried)
+        state.classes.log_evidence[rows] = carried
+        volume = _log_pose_volume(found, state.num_classes)
+        state.classes.log_pose_volume[rows] = torch.where(is_asked, volume, state.classes.log_pose_volume[rows])
         pairs = Pairs.of(rows, _matters(state, rows))
         held = poses_held(state, pairs)
         best = found.best_of_class(state.num_classes)
-        shift = best.shift_px + state.known_shift_px[rows][:, None]
-        state.poses.set(rows, Pose(best.rotation[:, None], shift[:, None]))
+        shift_px = best.shift_px + state.known_shift_px[rows][:, None]
+        before = state.poses.pose(rows)
+        rotation = torch.where(is_asked[:, None, :, None, None], best.rotation[:, None], before.rotation)
+        shift_px = torch.where(is_asked[:, None, :, None], shift_px[:, None], before.shift_px)
+        state.poses.set(rows, Pose(rotation, shift_px))
         if self.pass_count == 0:
             return found, torch.full((len(rows),), torch.inf, device=rows.device)
         anew, radius = poses_held(state, pairs), min(_STEPPED_RADIUS, self.radius)

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from cryohydra._registry import Registry
-from cryohydra._typing import Float, Int, Tensor
+from cryohydra._typing import Bool, Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.inference.candidates import Candidates
 from cryohydra.inference.images import WeightedImages
@@ -60,9 +60,19 @@ class PoseSearch(ABC):
 
     @abstractmethod
     def begin(
-        self, slices: SliceSource, images: WeightedImages, band: Band, log_weight: Float[Tensor, "k"]
+        self,
+        slices: SliceSource,
+        images: WeightedImages,
+        band: Band,
+        log_weight: Float[Tensor, "k"],
+        is_asked: Bool[Tensor, "b k"] | None = None,
     ) -> SearchState:
-        """Compare images with all rotations and shifts of the first level."""
+        """Compare images with all rotations and shifts of the first level.
+
+        Args:
+            is_asked: The classes that each image is compared with, none of no class; others have no evidence. None
+                for all.
+        """
 
     @abstractmethod
     def refine(self, state: SearchState) -> SearchState:
@@ -73,10 +83,15 @@ class PoseSearch(ABC):
         return state.candidates
 
     def search(
-        self, slices: SliceSource, images: WeightedImages, band: Band, log_weight: Float[Tensor, "k"]
+        self,
+        slices: SliceSource,
+        images: WeightedImages,
+        band: Band,
+        log_weight: Float[Tensor, "k"],
+        is_asked: Bool[Tensor, "b k"] | None = None,
     ) -> Candidates:
-        """All levels of the plan."""
-        state = self.begin(slices, images, band, log_weight)
+        """All levels of the plan; see `begin`."""
+        state = self.begin(slices, images, band, log_weight, is_asked)
         for _ in self.plan.radii[1:]:
             state = self.refine(state)
         return self.posterior(state)

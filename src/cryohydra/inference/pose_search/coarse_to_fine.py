@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import pad
 
 from cryohydra._chunks import chunks
-from cryohydra._typing import Float, Int, Tensor
+from cryohydra._typing import Bool, Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.geometry.shift_grid import shift_grid
@@ -30,7 +30,12 @@ class CoarseToFineSearch(PoseSearch):
     """
 
     def begin(
-        self, slices: SliceSource, images: WeightedImages, band: Band, log_weight: Float[Tensor, "k"]
+        self,
+        slices: SliceSource,
+        images: WeightedImages,
+        band: Band,
+        log_weight: Float[Tensor, "k"],
+        is_asked: Bool[Tensor, "b k"] | None = None,
     ) -> SearchState:
         """Compare with the whole first grid as matrix products; contrast is taken as one."""
         plan, device = self.plan, images.constant.device
@@ -40,9 +45,11 @@ class CoarseToFineSearch(PoseSearch):
         error = self._grid_error(slices, compared, depth=0)
         on_grid = slices.on_grid(compared, rotations) * error.kept[:, None]
         narrow = images.at(band.within(compared.radius))
-        of_classes = [
-            self._compare_grid(cut, error.of_class(k), narrow, compared, shifts) for k, cut in enumerate(on_grid)
-        ]
+        of_classes = []
+        for k, cut in enumerate(on_grid):
+            some = slice(None) if is_asked is None else torch.nonzero(is_asked[:, k])[:, 0]
+            found = self._compare_grid(cut, error.of_class(k), narrow.rows(some), compared, shifts)
+            of_classes.append(found if is_asked is None else _spread(found, some, len(images)))
         evidences, *columns = zip(*of_classes, strict=True)
         log_evidence = torch.stack(evidences, dim=1)
         rotation_index, shift_px, peak, log_mass = (torch.cat(column, dim=1) for column in columns)
@@ -196,6 +203,15 @@ class CoarseToFineSearch(PoseSearch):
         best = log_mass.argmax(1)
         peak = log_likelihood.take_along_dim(best[:, None], 1)[:, 0]
         return shift_px[:, None] + offsets[best], peak, log_mass.logsumexp(1)
+
+
+def _spread(found: tuple[Tensor, ...], rows: Int[Tensor, "m"], num_rows: int) -> tuple[Tensor, ...]:
+    """What was found for some images among all: to the others a class is impossible."""
+    parts = []
+    for part in found:
+        nothing = -torch.inf if part.is_floating_point() else 0
+        parts.append(part.new_full((num_rows, *part.shape[1:]), nothing).index_copy_(0, rows, part))
+    return tuple(parts)
 
 
 def _carried_evidence(
