@@ -70,8 +70,8 @@ class PoseSearch(ABC):
         """Compare images with all rotations and shifts of the first level.
 
         Args:
-            is_asked: The classes that each image is compared with, none of no class; others have no evidence. None
-                for all.
+            is_asked: The classes that each image wants to be compared with, one at least; what is said of the others is
+                not heard, so that they need not be compared. None for all.
         """
 
     @abstractmethod
