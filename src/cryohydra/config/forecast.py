@@ -23,10 +23,12 @@ _BYTES_OF_OPTICS = 100
 """Of each image: optics, and where it is in its file."""
 _SETTLING_STEPS = 80
 """In the last band of ab initio, which ends where forty steps explain no more than the forty before."""
-_SEARCHING_PASSES = 3
+_SEARCHING_PASSES = 2
+"""Over all images; the third finds that steps do as well."""
 _SETTLING_PASSES = 4
 """After the band is as wide as it gets: three to settle, and a last search for what went astray."""
 _PILOT = 500
+"""Images after which a search may be in vain."""
 _USUAL_PASSES = 8
 """At known poses."""
 _USUAL_EPOCHS = 4
@@ -199,8 +201,9 @@ def _passes(stage: Searching, known_radius: int, num: int) -> list[_Pass]:
     while radii[-1] < widest:
         radii.append(min(widest, widened(radii[-1])))
     radii += [widest] * _SETTLING_PASSES
-    searched = [num if number < _SEARCHING_PASSES else 0 for number in range(len(radii))]
-    searched[-1] = min(num, _PILOT)
+    pilot = min(num, _PILOT)
+    searched = [num if number < _SEARCHING_PASSES else pilot for number in range(_SEARCHING_PASSES + 1)]
+    searched += [0] * (len(radii) - len(searched) - 1) + [pilot]
     passes = [_Pass(*one) for one in zip(radii, searched, strict=True)]
     return passes[: min(stage.num_passes, max(1, stage.max_images // num))]
 
