@@ -41,12 +41,12 @@ _STEPPED_RADIUS = 10
 """Where steps from the points of the last grid begin; from there they reach the wider band."""
 _PILOT = 500
 """Images of a later search after which it goes on only if it found enough."""
-_FEW_CHANGES, _LITTLE_FOUND = 0.1, 0.01
-_FEWEST_CHANGES, _LEAST_FOUND = 0.01, 0.005
-"""Part of the images searched that found another class, and part of their evidence that other poses add: below both,
-steps do better than searches while the band grows (first line), and nothing is left to find at the end (second). Where
-many poses are nearly as good as the best, as in a pseudosymmetric complex, images move between them for ever: how many
-move tells nothing, what they gain does."""
+_FEW_CHANGES, _FEWEST_CHANGES = 0.1, 0.01
+_LITTLE_FOUND = 0.005
+"""Part of the images searched that found another class, while the band grows and at the end, and part of their evidence
+that other poses add: below both, steps do better than searches, or nothing is left to find. Where many poses are nearly
+as good as the best, as in a pseudosymmetric complex, images move between them for ever: how many move tells nothing,
+what they gain does."""
 _CLEAR_GAIN = 2.0
 """In log likelihood: less is what a few more steps would give as well, or no reason to change class."""
 _LEAST_GAIN, _LEAST_GAIN_ON_TRIAL = 0.01, 0.001
@@ -239,8 +239,8 @@ class Searching(Stage):
 
     def _search_is_in_vain(self) -> bool:
         """Whether the images searched in this pass, a random part of all, tell that the rest are where they belong."""
-        few, little = (_FEWEST_CHANGES, _LEAST_FOUND) if self.is_last_search else (_FEW_CHANGES, _LITTLE_FOUND)
-        return self.changes.num_images >= _PILOT and self.changes.is_less_than(few, little)
+        few = _FEWEST_CHANGES if self.is_last_search else _FEW_CHANGES
+        return self.changes.num_images >= _PILOT and self.changes.is_less_than(few, _LITTLE_FOUND)
 
     def _search(
         self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages, current: MapPass, half: int
