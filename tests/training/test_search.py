@@ -38,6 +38,7 @@ def test_a_search_goes_on_only_if_a_pilot_finds_something(
     state, stage = begun
     monkeypatch.setattr(search, "_PILOT", 2 * BATCH)
     monkeypatch.setattr(search, "_CLEAR_GAIN", float("inf"))  # no class changes
+    monkeypatch.setattr(search, "_SURE", 0.0)
     real, searched = Searching._search, []
 
     def counted(self: Searching, state: TrainingState, rows: torch.Tensor, *args: Any) -> Any:
@@ -52,8 +53,26 @@ def test_a_search_goes_on_only_if_a_pilot_finds_something(
     assert ("searching" in note) == finds_something
 
 
-def test_after_a_last_search_that_finds_nothing_all_is_done(begun: tuple[TrainingState, Searching]) -> None:
+def test_while_classes_are_in_doubt_a_search_goes_on_until_evidence_settles(
+    begun: tuple[TrainingState, Searching], monkeypatch: pytest.MonkeyPatch
+) -> None:
     state, stage = begun
+    monkeypatch.setattr(search, "_PILOT", BATCH)
+    monkeypatch.setattr(search, "_SURE", 1.1)
+    monkeypatch.setattr(search, "_LITTLE_FOUND", math.inf)  # poses gain nothing
+    monkeypatch.setattr(search, "_FEW_CHANGES", 1.1)
+    for _ in range(stage.num_passes - stage.pass_count):
+        if not stage.is_done:
+            for index in ROWS.split(BATCH):
+                assert "searching" in stage.step(state, index).note
+    assert stage.is_done and stage.is_last_search
+
+
+def test_after_a_last_search_that_finds_nothing_all_is_done(
+    begun: tuple[TrainingState, Searching], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, stage = begun
+    monkeypatch.setattr(search, "_SURE", 0.0)
     stage.is_last_search = True
     stage.changes.add(torch.zeros(1000, dtype=torch.bool), torch.full((1000,), 0.4), torch.full((1000,), 100.0))
     for index in ROWS.split(BATCH):

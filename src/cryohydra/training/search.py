@@ -47,6 +47,9 @@ _LITTLE_FOUND = 0.005
 that other poses add: below both, steps do better than searches, or nothing is left to find. Where many poses are nearly
 as good as the best, as in a pseudosymmetric complex, images move between them for ever: how many move tells nothing,
 what they gain does."""
+_SURE = 0.95
+"""Mean probability of the images' likeliest classes below which searches go on until they settle: steps weigh classes
+by one pose, which loses where the signal is weak."""
 _CLEAR_GAIN = 2.0
 """In log likelihood: less is what a few more steps would give as well, or no reason to change class."""
 _LEAST_GAIN, _LEAST_GAIN_ON_TRIAL = 0.01, 0.001
@@ -165,6 +168,8 @@ class Searching(Stage):
         self.is_searching = True
         self.is_last_search = False
         """Whether all has settled, and only what went astray is looked for."""
+        self.is_in_doubt = False
+        """Whether classes are not told well when a pass begins."""
         self.evidence_before = -math.inf
         self.reseeding = Reseeding(most_trials)
         self.prunes, self.num_pruned = prunes, 0
@@ -185,6 +190,7 @@ class Searching(Stage):
         self.current: MapPass | None = None
 
     def _begin_pass(self, state: TrainingState) -> MapPass:
+        self.is_in_doubt = float(state.classes.log_posterior().amax(1).exp().mean()) < _SURE
         compared: SliceSource = LatticeSlices(self.lattice, self.halves, self._slicers)
         if self.slice_kind == "exact":
             fit_fields(state)
@@ -240,7 +246,8 @@ class Searching(Stage):
     def _search_is_in_vain(self) -> bool:
         """Whether the images searched in this pass, a random part of all, tell that the rest are where they belong."""
         few = _FEWEST_CHANGES if self.is_last_search else _FEW_CHANGES
-        return self.changes.num_images >= _PILOT and self.changes.is_less_than(few, _LITTLE_FOUND)
+        is_pilot_done = self.changes.num_images >= _PILOT and not self.is_in_doubt
+        return is_pilot_done and self.changes.is_less_than(few, _LITTLE_FOUND)
 
     def _search(
         self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages, current: MapPass, half: int
@@ -332,8 +339,11 @@ class Searching(Stage):
         has_settled = wider < 1.1 * self.radius and evidence - self.evidence_before < least_gain * abs(evidence)
         if self.is_searching:
             is_in_vain = self._search_is_in_vain()
-            self.is_done = is_in_vain and self.is_last_search
-            self.is_searching = not (is_in_vain or has_settled or self.is_last_search)
+            self.is_done = self.is_last_search and (is_in_vain or has_settled)
+            if self.is_in_doubt:
+                self.is_last_search |= has_settled
+            else:
+                self.is_searching = not (is_in_vain or has_settled or self.is_last_search)
         elif has_settled:
             self.is_done = self.is_last_search
             self.is_searching = self.is_last_search = True
