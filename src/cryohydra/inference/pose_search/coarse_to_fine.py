@@ -47,9 +47,12 @@ class CoarseToFineSearch(PoseSearch):
         narrow = images.at(band.within(compared.radius))
         of_classes = []
         for k, cut in enumerate(on_grid):
-            some = slice(None) if is_asked is None else torch.nonzero(is_asked[:, k])[:, 0]
+            if is_asked is None:
+                of_classes.append(self._compare_grid(cut, error.of_class(k), narrow, compared, shifts))
+                continue
+            some = torch.nonzero(is_asked[:, k])[:, 0]
             found = self._compare_grid(cut, error.of_class(k), narrow.rows(some), compared, shifts)
-            of_classes.append(found if is_asked is None else _spread(found, some, len(images)))
+            of_classes.append(_spread(found, some, len(images)))
         evidences, *columns = zip(*of_classes, strict=True)
         log_evidence = torch.stack(evidences, dim=1)
         rotation_index, shift_px, peak, log_mass = (torch.cat(column, dim=1) for column in columns)
