@@ -36,7 +36,7 @@ def test_a_search_goes_on_only_if_a_pilot_finds_something(
     begun: tuple[TrainingState, Searching], finds_something: bool, num_searched: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, stage = begun
-    monkeypatch.setattr(search, "_PILOT", 2 * BATCH)
+    monkeypatch.setattr(search, "PILOT", 2 * BATCH)
     monkeypatch.setattr(search, "_CLEAR_GAIN", float("inf"))  # no class changes
     monkeypatch.setattr(search, "_SURE", 0.0)
     real, searched = Searching._search, []
@@ -57,7 +57,7 @@ def test_while_classes_are_in_doubt_a_search_goes_on_until_evidence_settles(
     begun: tuple[TrainingState, Searching], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, stage = begun
-    monkeypatch.setattr(search, "_PILOT", BATCH)
+    monkeypatch.setattr(search, "PILOT", BATCH)
     monkeypatch.setattr(search, "_SURE", 1.1)
     monkeypatch.setattr(search, "_LITTLE_FOUND", math.inf)  # poses gain nothing
     monkeypatch.setattr(search, "_FEW_CHANGES", 1.1)

@@ -12,7 +12,7 @@ from cryohydra.training.ab_initio import AbInitio
 from cryohydra.training.known_poses import KnownPoses
 from cryohydra.training.map_pass import widened
 from cryohydra.training.refinement import Refinement
-from cryohydra.training.search import Searching
+from cryohydra.training.search import PILOT, Searching
 from cryohydra.training.stage import Stage
 
 _NUM_FOR_NOISE = 2000
@@ -27,8 +27,6 @@ _SEARCHING_PASSES = 2
 """Over all images; the third finds that steps do as well."""
 _SETTLING_PASSES = 4
 """After the band is as wide as it gets: three to settle, and a last search for what went astray."""
-_PILOT = 500
-"""Images after which a search may be in vain."""
 _USUAL_PASSES = 8
 """At known poses."""
 _USUAL_EPOCHS = 4
@@ -201,7 +199,7 @@ def _passes(stage: Searching, known_radius: int, num: int) -> list[_Pass]:
     while radii[-1] < widest:
         radii.append(min(widest, widened(radii[-1])))
     radii += [widest] * _SETTLING_PASSES
-    pilot = min(num, _PILOT)
+    pilot = min(num, PILOT)
     searched = [num if number < _SEARCHING_PASSES else pilot for number in range(_SEARCHING_PASSES + 1)]
     searched += [0] * (len(radii) - len(searched) - 1) + [pilot]
     passes = [_Pass(*one) for one in zip(radii, searched, strict=True)]

@@ -117,9 +117,11 @@ class Refinement(Stage):
         band = state.band(self._radius())
         seen = _Seen(rows, state.observed(index, band), state.ctf(index, band), state.noise_variance(index, band))
         learns_z = not self._moves_poses_only() and state.mixture.z_dim > 0
-        if "lbfgs" in (self.plan.pose_optimizer, self.plan.conformation_optimizer):
-            self._settle_rows(state, seen, state.conformations.of(index, state.images), band, learns_z)
         conformation = state.conformations.of(index, state.images)
+        if "lbfgs" in (self.plan.pose_optimizer, self.plan.conformation_optimizer):
+            self._settle_rows(state, seen, conformation, band, learns_z)
+            if self.plan.conformation_optimizer == "lbfgs" and learns_z:
+                conformation = state.conformations.of(index, state.images)
         z = conformation.sample(state.generator)
         leaves = _Leaves.at(state, rows, conformation, z, learns_z)
         self.field_optimiser.zero_grad()
@@ -199,8 +201,8 @@ class Refinement(Stage):
     ) -> tuple[Tensor, Float[Tensor, "b k"], dict[str, Tensor]]:
         """Add the gradients of a batch's mean loss times `scale` to fields and leaves.
 
-        Piece by piece: a field holds much for each point until its gradient is known, and what does not fit a
-        processor's caches takes twice as long.
+        Piece by piece: a field holds much for each point until its gradient is known. On a processor large pieces are
+        slower, too: their memory is new every time.
 
         Returns:
             The mean loss, the log likelihood of each class, and what was added to the loss, by name.

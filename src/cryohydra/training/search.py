@@ -39,7 +39,7 @@ _MOST_POSES = 32
 _LEAST_WEIGHT = 1e-20
 _STEPPED_RADIUS = 10
 """Where steps from the points of the last grid begin; from there they reach the wider band."""
-_PILOT = 500
+PILOT = 500
 """Images of a later search after which it goes on only if it found enough."""
 _FEW_CHANGES, _FEWEST_CHANGES = 0.1, 0.01
 _LITTLE_FOUND = 0.005
@@ -107,10 +107,11 @@ class _Changes:
 
     def add(self, is_regrouped: Bool[Tensor, "b"], gain: Float[Tensor, "b"], evidence: Float[Tensor, "b"]) -> None:
         """Count some images."""
+        regrouped, gained, explained = torch.stack([is_regrouped.sum(), gain.sum(), evidence.sum()]).tolist()
         self.num_images += len(gain)
-        self.num_regrouped += int(is_regrouped.sum())
-        self.gain += float(gain.sum())
-        self.evidence += float(evidence.sum())
+        self.num_regrouped += int(regrouped)
+        self.gain += gained
+        self.evidence += explained
 
     def is_less_than(self, regrouped: float, gained: float) -> bool:
         """Whether a smaller part of the images changed class, and poses added a smaller part of the evidence."""
@@ -246,7 +247,7 @@ class Searching(Stage):
     def _search_is_in_vain(self) -> bool:
         """Whether the images searched in this pass, a random part of all, tell that the rest are where they belong."""
         few = _FEWEST_CHANGES if self.is_last_search else _FEW_CHANGES
-        is_pilot_done = self.changes.num_images >= _PILOT and not self.is_in_doubt
+        is_pilot_done = self.changes.num_images >= PILOT and not self.is_in_doubt
         return is_pilot_done and self.changes.is_less_than(few, _LITTLE_FOUND)
 
     def _search(

@@ -107,8 +107,10 @@ export class Film {
   }
 
   async saveVolumes() {
-    const { level, density } = this.viewer, name = element("volume-name").value.trim();
-    const content = { class_index: this.classIndex, conformations: this.conformations, name, level: level * density.sigma };
+    const name = element("volume-name").value.trim();
+    // One level for all volumes, whichever of them plays just now.
+    const level = this.viewer.level * (this.frames[0] ?? this.viewer.density).sigma;
+    const content = { class_index: this.classIndex, conformations: this.conformations, name, level };
     const reply = await post(`api/origins/${this.origin}/volumes`, content);
     const saved = await follow(reply, (sentence) => { element("volume-said").textContent = sentence; });
     element("volume-said").textContent = `Saved in ${saved}`;
