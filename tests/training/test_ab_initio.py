@@ -62,7 +62,7 @@ def test_a_newcomer_takes_the_place_of_a_class_that_is_there_twice(
     assert any("newcomers" in note for note in notes)
     assert stage.num_replaced >= 1
     assert _agreement(state, tiny_folder) > 0.9
-    assert "replaced on the way" in stage.end(state)
+    assert "replaced on the way" in stage.end(state, print)
 
 
 def test_going_on_in_the_midst_of_newcomers_equals_not_stopping(

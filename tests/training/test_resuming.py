@@ -157,5 +157,5 @@ def test_saved_latents_are_those_after_the_last_update(prepare: Callable[..., An
         torch.testing.assert_close(saved.mixture_state[name], tensor)
     # The evidence belongs to these poses, conformations and fields: weighing again changes nothing.
     before = state.classes.log_evidence.clone()
-    trainer.stages[-1].end(state)
+    trainer.stages[-1].end(state, print)
     torch.testing.assert_close(state.classes.log_evidence, before, atol=1e-3, rtol=1e-5)

@@ -47,7 +47,7 @@ def carry_out(state: TrainingState, stage: Stage) -> np.ndarray:
             seen += len(index)
             if stage.is_done:
                 break
-    stage.end(state)
+    stage.end(state, print)
     return state.classes.log_posterior().argmax(1).cpu().numpy()
 
 

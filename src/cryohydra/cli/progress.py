@@ -40,7 +40,7 @@ class Progress:
         """Count image visits; the note says how well it goes."""
         self._done += images
         if self._bar is not None:
-            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.set_postfix_str(note, refresh=not images)
             self._bar.update(images)
         elif time.monotonic() - self._told >= SECONDS_BETWEEN_LINES:
             self._told = time.monotonic()

@@ -17,6 +17,7 @@ from cryohydra.inference.selection import without_the_least_missed
 from cryohydra.training.annealing import Annealing
 from cryohydra.training.ascent import Ascent, Ground, maps_of_random_poses, unexplained_power
 from cryohydra.training.grid_comparison import Comparison
+from cryohydra.training.listener import Tell
 from cryohydra.training.seeds import Seeds
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
@@ -85,7 +86,7 @@ class AbInitio(Stage):
             note = self._ask(state, self.newcomers, index)
         return StepResult(loss=-self.gain, note=note)
 
-    def end(self, state: TrainingState) -> str:
+    def end(self, state: TrainingState, tell: Tell) -> str:
         """Nothing is left open."""
         state.classes.update_weights()
         shares = state.classes.log_posterior().exp().mean(0).tolist()

@@ -14,6 +14,7 @@ from cryohydra.inference.pose_search.base import PoseSearch, SearchPlan
 from cryohydra.inference.slices import GridSlicers, LatticeSlices
 from cryohydra.physics.pose import Pose
 from cryohydra.training.class_variation import locate_members
+from cryohydra.training.listener import Tell
 from cryohydra.training.map_pass import MapPass, widened
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
@@ -122,7 +123,7 @@ class Assigning(Stage):
         self.num_seen, self.current = 0, None
         self.is_done = self.pass_count == len(self.radii)
 
-    def end(self, state: TrainingState) -> str:
+    def end(self, state: TrainingState, tell: Tell) -> str:
         """Find conformations, to first order, along the axes in which those that are known spread."""
         if self.spread is not None:
             self._find_conformations(state, self.spread)

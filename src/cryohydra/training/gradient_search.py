@@ -9,6 +9,7 @@ from cryohydra.fourier.lattice import Lattice
 from cryohydra.inference.pose_search.base import PoseSearch
 from cryohydra.inference.slices import GridSlicers, LatticeSlices, SliceSource
 from cryohydra.model.slices import OVERSAMPLING, FieldSlices, render_lattices
+from cryohydra.training.listener import Tell
 from cryohydra.training.refinement import Refinement
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
@@ -55,7 +56,7 @@ class GradientSearch(Stage):
             state.classes.update_weights()
         return result
 
-    def end(self, state: TrainingState) -> str:
+    def end(self, state: TrainingState, tell: Tell) -> str:
         """Nothing is left open."""
         return f"Gradient search: band {self.radius}, {self.refinement.num_seen} image visits."
 

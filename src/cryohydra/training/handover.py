@@ -8,6 +8,7 @@ from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.lattice import Lattice, enlarge
 from cryohydra.model.fitting import FIT_STEPS, fit_field_to_lattice
 from cryohydra.training.class_variation import ClassVariation, vary
+from cryohydra.training.listener import Tell
 from cryohydra.training.state import TrainingState
 
 _LEAST_PROBABILITY = 0.01
@@ -15,7 +16,10 @@ _LEAST_PROBABILITY = 0.01
 
 
 def fit_fields(
-    state: TrainingState, variations: list[ClassVariation] | None = None, steps: int = FIT_STEPS
+    state: TrainingState,
+    variations: list[ClassVariation] | None = None,
+    steps: int = FIT_STEPS,
+    tell: Tell = lambda _: None,
 ) -> list[float]:
     """Fit each class's field to its map.
 
@@ -34,10 +38,14 @@ def fit_fields(
     means = [state.mean_conformation(k) for k in range(state.num_classes)]
     if variations is None:
         variations = [ClassVariation(z.new_zeros(len(z), *lattice.shape), z[None]) for z in means]
-    return [_fit(state, k, lattice, z, variations[k], steps) for k, z in enumerate(means)]
+    errors = []
+    for k, z in enumerate(means):
+        tell(f"fitting the field of class {k} to its map, {k + 1} of {len(means)}")
+        errors.append(_fit(state, k, lattice, z, variations[k], steps))
+    return errors
 
 
-def find_variation(state: TrainingState) -> list[ClassVariation] | None:
+def find_variation(state: TrainingState, tell: Tell = lambda _: None) -> list[ClassVariation] | None:
     """Find the components of every class and put its particles' conformations along them.
 
     Returns:
@@ -50,6 +58,7 @@ def find_variation(state: TrainingState) -> list[ClassVariation] | None:
     conformations = state.conformations.all_means(state.images)
     found = []
     for k in range(state.num_classes):
+        tell(f"looking for motion in class {k}, {k + 1} of {state.num_classes}")
         members = _members(state, k)
         variation = vary(state, state.maps, k, members, state.mixture.z_dim)
         conformations[members.to(state.device), k] = variation.coordinate

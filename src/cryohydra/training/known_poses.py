@@ -12,6 +12,7 @@ from cryohydra.inference.reconstruction import ClassMaps, particle_mask
 from cryohydra.inference.slices import GridSlicers, LatticeSlices
 from cryohydra.physics.pose import Pose
 from cryohydra.training.handover import find_variation, fit_fields
+from cryohydra.training.listener import Tell
 from cryohydra.training.map_pass import MapPass, widened
 from cryohydra.training.splitting import split_by_variation
 from cryohydra.training.stage import Stage, StepResult
@@ -141,12 +142,12 @@ class KnownPoses(Stage):
         shift_px = state.known_shift_px[:, None, None]
         state.poses.set(torch.arange(len(state), device=state.device), Pose(rotation[:, None, None], shift_px))
 
-    def end(self, state: TrainingState) -> str:
+    def end(self, state: TrainingState, tell: Tell) -> str:
         """Fit the fields to the maps."""
         if self.pass_count == 0:
             self._end_pass(state, self.current or self._begin_pass(state))
         assert state.maps is not None
-        error = fit_fields(state, find_variation(state))
+        error = fit_fields(state, find_variation(state, tell), tell=tell)
         state.fields_are_fitted = True
         known = state.maps.known_radius()
         return (

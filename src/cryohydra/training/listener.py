@@ -1,6 +1,10 @@
 """Who hears of a training's progress."""
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
+
+Tell = Callable[[str], None]
+"""Says what is going on, where that takes a while."""
 
 
 @runtime_checkable

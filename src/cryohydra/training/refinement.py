@@ -15,6 +15,7 @@ from cryohydra.inference.likelihood import Likelihood
 from cryohydra.model.tables import Conformation, RowAdam, moved
 from cryohydra.physics.pose import Pose
 from cryohydra.training.judge import Judge
+from cryohydra.training.listener import Tell
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
 
@@ -140,7 +141,7 @@ class Refinement(Stage):
         state.classes.log_evidence[rows] = log_likelihood
         return StepResult(loss=float(loss), terms=terms)
 
-    def end(self, state: TrainingState) -> str:
+    def end(self, state: TrainingState, tell: Tell) -> str:
         """Weigh the classes of all particles once more, with everything as it is now."""
         num_epochs, num_back = len(self.epoch_losses), self.judge.num_since_best
         kept = f"; kept as after epoch {num_epochs - num_back}, where particles held out are explained best"

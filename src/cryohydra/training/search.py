@@ -23,6 +23,7 @@ from cryohydra.model.slices import FieldSlices
 from cryohydra.physics.pose import Pose
 from cryohydra.training.annealing import RESOLVED, TOLERATED, shift_step
 from cryohydra.training.handover import find_variation, fit_fields
+from cryohydra.training.listener import Tell
 from cryohydra.training.map_pass import MapPass, Pairs, hold_poses, poses_held, widened
 from cryohydra.training.reseeding import Reseeding
 from cryohydra.training.stage import Stage, StepResult
@@ -370,7 +371,7 @@ class Searching(Stage):
         state.keep_classes(kept)
         return self.num_pruned > 0
 
-    def end(self, state: TrainingState) -> str:
+    def end(self, state: TrainingState, tell: Tell) -> str:
         """Fit the fields to the maps."""
         assert state.maps is not None
         if self.pass_count == 0 and self.current is not None:
@@ -379,7 +380,7 @@ class Searching(Stage):
         # A search that its bound ended, not what it found, has pruned nothing yet.
         if self.prunes and self._prune(state):
             state.classes.update_weights()
-        error = fit_fields(state, find_variation(state))
+        error = fit_fields(state, find_variation(state, tell), tell=tell)
         state.fields_are_fitted = True
         known = state.maps.known_radius()
         num_kept = self.reseeding.num_kept

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cryohydra._typing import Float, Int, Tensor
+from cryohydra.training.listener import Tell
 from cryohydra.training.state import TrainingState
 
 
@@ -40,7 +41,7 @@ class Stage(ABC):
         """Learn from a batch."""
 
     @abstractmethod
-    def end(self, state: TrainingState) -> str:
+    def end(self, state: TrainingState, tell: Tell) -> str:
         """Leave everything consistent and say in a sentence how it went."""
 
     def state_dict(self) -> dict[str, Any]:

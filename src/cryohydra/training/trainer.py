@@ -91,7 +91,7 @@ class Trainer:
                 if not is_last and self.save_interval and (state.epoch + 1) % self.save_interval == 0:
                     self.writer.write(state, number, {"stage": stage.state_dict(), "seen": seen})
                     monitor.epoch_ended(state)
-            sentence = stage.end(state)
+            sentence = stage.end(state, lambda note: self.listener.advanced(0, note))
         except KeyboardInterrupt:
             self.writer.write(state, number, {"stage": stage.state_dict(), "seen": seen})
             raise
