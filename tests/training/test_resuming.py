@@ -108,7 +108,7 @@ def test_an_interrupt_at_the_end_of_a_stage_loses_nothing(
 ) -> None:
     trainer, _ = prepare(tmp_path / "run", **REFINE)
 
-    def stop(state: object) -> str:
+    def stop(state: object, tell: object) -> str:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(trainer.stages[0], "end", stop)

@@ -18,7 +18,7 @@ from cryohydra.fourier.lattice import Lattice, to_frequency, to_real_space
 from cryohydra.geometry.rotations import random_rotations
 from cryohydra.inference.evidence import effective_number
 from cryohydra.inference.images import WeightedImages
-from cryohydra.inference.reconstruction import ClassSums, half_of, particle_mask
+from cryohydra.inference.reconstruction import ClassSums, density_mask, half_of, particle_mask
 from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.physics.noise import shell_means
 from cryohydra.training.annealing import Annealing, level_for_radius, shift_step
@@ -206,9 +206,11 @@ class Ascent:
         precision = self.seen + (total / count)[:, shells] + 1e-6 * self.seen.max()
         in_band = self.ground.distance <= radius
         ascent = torch.where(in_band, (numerator - denominator * self.maps) / precision, 0.0)
-        self.velocity = self.plan.momentum * self.velocity + ascent
-        moved = self.maps + self.plan.rate(self.step_count, self.signal) * self.velocity
-        moved = torch.where(in_band, to_frequency(to_real_space(moved) * self.ground.mask), 0.0)
+        momentum, rate = self.plan.momentum, self.plan.rate(self.step_count, self.signal)
+        self.velocity = momentum * self.velocity + ascent
+        # With its momentum a step comes to rate / (1 - momentum) of the way.
+        confined = drawn_to_density(lattice, self.maps + rate * self.velocity, min(1.0, rate / (1 - momentum)))
+        moved = torch.where(in_band, to_frequency(confined * self.ground.mask), 0.0)
         self.maps = torch.where(self.is_held[:, None, None, None], self.maps, moved)
 
     def _rescale(self, score: Float[Tensor, "k"], power: Float[Tensor, "k"]) -> None:
@@ -216,6 +218,20 @@ class Ascent:
         best = torch.where(power > 0, score / power, 1.0).clamp(*_RESCALED)
         scale = torch.where(self.is_held, torch.lerp(best, torch.ones_like(best), self.plan.memory), 1.0)
         self.maps = self.maps * scale[:, None, None, None]
+
+
+def drawn_to_density(lattice: Lattice, maps: Float[Tensor, "k n n n"], share: float) -> Float[Tensor, "k n n n"]:
+    """Maps in real space, what lies outside their density, and what is less than nothing, drawn towards zero.
+
+    Most of a map's sphere is empty, and all of it takes up noise, in which images of a small complex then find their
+    poses (solvent flattening, Wang, Methods Enzymol. 1985). Drawn all the way in every step, the soft edge of the
+    density would wear away where steps of ascent are short: so `share` goes with those.
+
+    Args:
+        share: Of the way, from 0 to 1.
+    """
+    density = to_real_space(maps)
+    return density * (1 - share * (1 - density_mask(lattice, maps) * (density > 0)))
 
 
 def maps_of_random_poses(
