@@ -128,3 +128,11 @@ def test_when_classes_have_formed_images_are_compared_with_those_that_matter_to_
     stage.is_last_search = True
     stage.step(state, index)
     assert not torch.equal(state.poses.rotation[index, :, 1], rotation_before[:, :, 1])
+
+
+def test_what_goes_on_while_fields_are_fitted_is_said(begun: tuple[TrainingState, Searching]) -> None:
+    state, stage = begun
+    said: list[str] = []
+    stage.end(state, said.append)
+    fitted = [note for note in said if "fitting the field" in note]
+    assert [note.split(", ")[1] for note in fitted] == ["1 of 2", "2 of 2"]
