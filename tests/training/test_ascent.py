@@ -36,7 +36,7 @@ def test_noise_around_a_particle_goes_as_far_as_a_step_does(ball: Tensor, noise:
     assert _noise_left(ball, noise, 1.0) < 0.05
 
 
-def test_the_particle_stays(ball: Tensor, noise: Tensor) -> None:
+def test_the_particle_stays(ball: Tensor) -> None:
     drawn = drawn_to_density(LATTICE, to_frequency(ball[None]), 1.0)[0]
     band_limited = to_real_space(to_frequency(ball[None]))[0]
     assert float((drawn - band_limited).norm() / band_limited.norm()) < 0.05
