@@ -69,3 +69,19 @@ def test_a_half_knows_nothing_of_the_other_halfs_images(blobs, take_images) -> N
     for half, least, most in ((0, 0.88, 1.001), (1, -1.0, 0.6)):
         cosine = torch.nn.functional.cosine_similarity(before[half][:, shell], after[half][:, shell], dim=1)
         assert bool(((cosine > least) & (cosine < most)).all())
+
+
+def test_images_not_yet_seen_count_as_they_did_before(blobs, take_images) -> None:
+    """Half of them counted anew, and as much of all of them before as is not seen: the maps of all."""
+    images = take_images(blobs, BAND, 400, signal=3000.0)
+    right = torch.nn.functional.one_hot(images.labels, 2).float()
+    before = _sums(blobs, images, right)
+    is_seen = torch.arange(400) % 8 < 4
+    seen = _sums(blobs, images, right * is_seen[:, None])
+    renewed = seen.with_rest_of(before, 0.5)
+    torch.testing.assert_close(renewed.denominator.sum((1, 2)), before.denominator.sum((1, 2)), rtol=0.02, atol=0)
+    mask = particle_mask(LATTICE, 0.45)
+    maps, same, of_seen = (sums.solve(mask)[0].values.flatten(1) for sums in (before, renewed, seen))
+    likeness, without = torch.cosine_similarity(maps, same), torch.cosine_similarity(maps, of_seen)
+    assert float(likeness.min()) > 0.999
+    assert float((likeness - without).min()) > 0

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,29 @@ def test_while_classes_are_in_doubt_a_search_goes_on_until_evidence_settles(
     assert stage.is_done and stage.is_last_search
 
 
+@pytest.mark.parametrize(("surest", "is_first", "num_renewed"), [(1.1, False, 3), (1.1, True, 2), (0.0, False, 0)])
+def test_while_classes_are_in_doubt_maps_are_made_anew_within_a_pass(
+    begun: tuple[TrainingState, Searching],
+    surest: float,
+    is_first: bool,
+    num_renewed: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After each batch; in a first pass, which has no earlier sums, once half of the images are seen."""
+    state, stage = begun
+    monkeypatch.setattr(search, "_SURE", surest)
+    if is_first:
+        stage.begin(state)
+    compared = [stage.halves]
+    for index in ROWS.split(BATCH):
+        stage.step(state, index)
+        if stage.current is not None:
+            compared.append(stage.halves)
+    assert all(bool(halves.isfinite().all()) for halves in compared)
+    same = [before is now for before, now in pairwise(compared)]
+    assert same == [True] * (3 - num_renewed) + [False] * num_renewed
+
+
 def test_after_a_last_search_that_finds_nothing_all_is_done(
     begun: tuple[TrainingState, Searching], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,7 +139,7 @@ def test_when_classes_have_formed_images_are_compared_with_those_that_matter_to_
     begun: tuple[TrainingState, Searching],
 ) -> None:
     state, stage = begun
-    stage.pass_count = search._PASSES_OVER_ALL_CLASSES
+    stage.pass_count = search.PASSES_OVER_ALL_CLASSES
     index = ROWS[:BATCH]
     state.classes.log_evidence[index] = torch.tensor([20.0, 0.0])
     share_before = state.classes.log_posterior(index)[:, 1].clone()

@@ -277,8 +277,10 @@ class _Rehearsing:
         self.says("search, first pass")
         # Of whole batches: grids are cut as a whole where many images ask for them.
         first_search = in_batches(batch)
-        # Later passes compare with the maps of two halves, and with the poses held.
+        # Later passes compare with the maps of two halves, and with the poses held; in doubt they keep the sums before.
         self._solve(stage)
+        assert stage.current is not None
+        sums_before = stage.current.sums
         stage.pass_count = 1
         usual = usual_radius(stage, self.known_radius)
         for radius in sorted({usual, stage.last_radius}):
@@ -290,6 +292,7 @@ class _Rehearsing:
             self.says(f"search, sharpening in band {radius}")
             stage.is_searching = False
             sharpening[radius] = in_batches(_FEW)
+        del sums_before
         return first_search, searching, sharpening
 
     def _solve(self, stage: KnownPoses | Searching) -> Cost:

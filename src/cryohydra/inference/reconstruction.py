@@ -10,7 +10,7 @@ from cryohydra._chunks import chunks
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
-from cryohydra.fourier.lattice import Corners, Lattice, add, slice_frequencies, to_frequency, to_real_space
+from cryohydra.fourier.lattice import Corners, Lattice, add, enlarge, slice_frequencies, to_frequency, to_real_space
 from cryohydra.inference.images import WeightedImages
 
 _KNOWN = 0.143
@@ -70,6 +70,25 @@ class ClassSums:
             corners = Corners(corners.index + first[:, None], corners.weight)
             add(self.numerator.view(-1), corners, numerator[rows].flatten())
             add(self.denominator.view(-1), corners, denominator[rows].flatten())
+
+    def with_rest_of(self, before: "ClassSums", share: float) -> "ClassSums":
+        """These sums, and a share of earlier ones for images that were not added yet."""
+        return ClassSums(
+            self.lattice,
+            torch.add(self.numerator, before.numerator, alpha=share),
+            torch.add(self.denominator, before.denominator, alpha=share),
+        )
+
+    def within(self, radius: int) -> "ClassSums":
+        """These sums up to a radius in Fourier pixels, on a lattice of its own."""
+        lattice = Lattice(self.lattice.box_size, radius, self.lattice.oversampling)
+        numerator, denominator = (
+            enlarge(sums.flatten(0, 1).unflatten(1, self.lattice.shape), lattice)
+            .flatten(1)
+            .unflatten(0, sums.shape[:2])
+            for sums in (self.numerator, self.denominator)
+        )
+        return ClassSums(lattice, numerator, denominator)
 
     def solve(
         self, mask: Float[Tensor, "n n n"], least_share: float = 0.02, follows_density: bool = True

@@ -15,7 +15,7 @@ from cryohydra.inference.evidence import carry_shares
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.local_search import LocalSteps, likelier
 from cryohydra.inference.pose_search.base import PoseSearch, SearchPlan
-from cryohydra.inference.reconstruction import ClassMaps, half_of, particle_mask
+from cryohydra.inference.reconstruction import ClassMaps, ClassSums, half_of, particle_mask
 from cryohydra.inference.selection import without_the_least_missed
 from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.inference.slices import GridSlicers, LatticeSlices, SliceSource
@@ -40,6 +40,10 @@ _MOST_POSES = 32
 _LEAST_WEIGHT = 1e-20
 _STEPPED_RADIUS = 10
 """Where steps from the points of the last grid begin; from there they reach the wider band."""
+_MAPS_OF_A_PASS = 8
+"""That images are compared with, one after the other, while classes are in doubt."""
+_ENOUGH_ALONE = 0.5
+"""Part of the images that make maps by themselves where there are no sums of a pass before."""
 PILOT = 500
 """Images of a later search after which it goes on only if it found enough."""
 _FEW_CHANGES, _FEWEST_CHANGES = 0.1, 0.01
@@ -59,8 +63,9 @@ _NEEDED = 1.0
 """Nats for each of its images by which a class must be missed to stay when classes are pruned."""
 _LEAST_PROBABILITY = 1e-3
 """Classes less probable than this for an image are passed over until all is searched anew."""
-_PASSES_OVER_ALL_CLASSES = 2
-"""Then classes have formed, and until the last search images are compared with those that matter to them."""
+PASSES_OVER_ALL_CLASSES = 2
+"""Then classes have formed, and images are compared with those that matter to them; in the last search with all of them
+again, as long as that changes something."""
 
 _SAVED = ("radius", "pass_count", "is_searching", "is_last_search", "evidence_before", "halves", "prunes", "num_pruned")
 
@@ -190,20 +195,28 @@ class Searching(Stage):
         state.fields_are_fitted = False
         self.halves = state.maps.values
         self.current: MapPass | None = None
+        self.sums_before: ClassSums | None = None
+        """Of the pass before, while classes are in doubt and nothing else has changed the maps."""
+
+    def _slices_of_maps(self) -> LatticeSlices:
+        return LatticeSlices(self.lattice, self.halves, self._slicers)
+
+    def _slices_of_halves(self, state: TrainingState) -> list[SliceSource]:
+        """Of the maps of each half, or of the only ones there are."""
+        return [LatticeSlices(self.lattice, half, self._slicers) for half in self.halves.split(state.num_classes)]
 
     def _begin_pass(self, state: TrainingState) -> MapPass:
         self.is_in_doubt = float(state.classes.log_posterior().amax(1).exp().mean()) < _SURE
-        compared: SliceSource = LatticeSlices(self.lattice, self.halves, self._slicers)
+        if not self.is_in_doubt:
+            self.sums_before = None
+        self.part = 0
+        compared: SliceSource = self._slices_of_maps()
         if self.slice_kind == "exact":
             fit_fields(state)
             conformation = torch.stack([state.mean_conformation(k) for k in range(state.num_classes)])
             compared = FieldSlices(state.mixture, conformation)
         if self.is_searching:
-            is_halved = self.slice_kind == "sliced" and len(self.halves) > state.num_classes
-            halves = self.halves.split(state.num_classes)
-            self.slices = (
-                [LatticeSlices(self.lattice, half, self._slicers) for half in halves] if is_halved else [compared]
-            )
+            self.slices = [compared] if self.slice_kind == "exact" else self._slices_of_halves(state)
             self.plan = plan_search(
                 min(self.radius, _SEARCHED_RADIUS),
                 base_level=self.base_level,
@@ -230,7 +243,30 @@ class Searching(Stage):
             current.add(state, rows, images, state.classes.log_posterior(rows).exp())
         if current.num_seen >= len(state):
             self._end_pass(state, current)
+        elif searches and self.is_in_doubt and self.slice_kind == "sliced":
+            self._renew_maps(state, current)
         return StepResult(loss=-float(evidence.mean()), note=note)
+
+    def _renew_maps(self, state: TrainingState, current: MapPass) -> None:
+        """Compare the rest of the pass with maps to which the images seen count as they are now, the others as before.
+
+        Where classes are in doubt each pass changes them little; so it changes them more (incremental expectation and
+        maximisation: Neal and Hinton, 1998).
+        """
+        share = current.num_seen / len(state)
+        part = int(share * _MAPS_OF_A_PASS)
+        if part == self.part or (self.sums_before is None and share < _ENOUGH_ALONE):
+            return
+        self.part, sums = part, current.sums
+        if self.sums_before is not None:
+            sums = sums.with_rest_of(self.sums_before, 1 - share)
+        # Only what is compared is needed.
+        narrow = sums.within(current.compared.radius)
+        mask = particle_mask(narrow.lattice, self.particle_radius, state.device)
+        _, halves = narrow.solve(mask, follows_density=self.follows_density)
+        self.halves = enlarge(halves.flatten(0, 1), self.lattice)
+        current.halves = self._slices_of_maps()
+        self.slices = self._slices_of_halves(state)
 
     def _find(self, state: TrainingState, index: Int[Tensor, "b"], current: MapPass, half: int) -> Float[Tensor, "b"]:
         """Search the poses of images of one half of all, weigh their classes and add them where they may lie."""
@@ -251,6 +287,11 @@ class Searching(Stage):
         is_pilot_done = self.changes.num_images >= PILOT and not self.is_in_doubt
         return is_pilot_done and self.changes.is_less_than(few, _LITTLE_FOUND)
 
+    def _classes_may_change(self) -> bool:
+        """Whether the images searched in this pass do not tell yet that the rest have the classes that they had."""
+        few = _FEWEST_CHANGES * self.changes.num_images
+        return self.changes.num_images < PILOT or self.changes.num_regrouped >= few
+
     def _search(
         self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages, current: MapPass, half: int
     ) -> tuple[Candidates, Float[Tensor, "b"]]:
@@ -263,7 +304,7 @@ class Searching(Stage):
         """
         slices, log_weight = self.slices[(1 - half) % len(self.slices)], state.classes.log_weight
         matters = _matters(state, rows)
-        asks_all = self.pass_count < _PASSES_OVER_ALL_CLASSES or self.is_last_search
+        asks_all = self.pass_count < PASSES_OVER_ALL_CLASSES or (self.is_last_search and self._classes_may_change())
         is_asked = torch.ones_like(matters) if asks_all else matters
         found = self.search(self.plan).search(
             slices, images, current.summed, log_weight, None if asks_all else is_asked
@@ -328,6 +369,7 @@ class Searching(Stage):
     def _end_pass(self, state: TrainingState, done: MapPass) -> None:
         state.maps, halves = done.sums.solve(self.mask, follows_density=self.follows_density)
         self.halves = halves.flatten(0, 1)
+        self.sums_before = done.sums if self.is_in_doubt else None
         state.classes.update_weights()
         evidence = float(done.evidence) / done.num_seen
         self.pass_count += 1
@@ -358,7 +400,7 @@ class Searching(Stage):
             goes_on |= self.prunes and self._prune(state)
             if goes_on:
                 self.is_done = self.is_last_search = self.is_searching = False
-                self.evidence_before = -math.inf
+                self.evidence_before, self.sums_before = -math.inf, None
         self.is_done |= self.pass_count >= self.num_passes
 
     def _prune(self, state: TrainingState) -> bool:
