@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 from cryohydra.data.simulated import read_truth
-from cryohydra.training.ab_initio import AbInitio
+from cryohydra.training.ab_initio import AbInitio, _teachers
 from cryohydra.training.state import TrainingState
 
 EVERYONE = torch.arange(48)
@@ -63,6 +63,19 @@ def test_a_newcomer_takes_the_place_of_a_class_that_is_there_twice(
     assert stage.num_replaced >= 1
     assert _agreement(state, tiny_folder) > 0.9
     assert "replaced on the way" in stage.end(state, print)
+
+
+def test_images_of_a_class_that_is_there_twice_do_not_teach_newcomers() -> None:
+    """Of four classes, the first is there twice; the images of the last are those that no class shows well."""
+    twice = torch.tensor([10.0, 10.2, 0.0, 0.0]).expand(300, 4)
+    clear = torch.tensor([0.0, 0.0, 20.0, 0.0]).expand(300, 4)
+    unclear = torch.tensor([0.0, 0.0, 0.0, 2.0]).expand(150, 4)
+    evidence = torch.cat([twice, clear, unclear])
+    kept = torch.tensor([0, 2])
+    rows = torch.arange(len(evidence))
+    assert torch.equal(rows[_teachers(evidence, kept)], torch.arange(600, 750))
+    few = evidence[:650]
+    assert torch.equal(rows[:650][_teachers(few, kept)], torch.cat([torch.arange(300), torch.arange(600, 650)]))
 
 
 def test_going_on_in_the_midst_of_newcomers_equals_not_stopping(

@@ -16,7 +16,7 @@ from cryohydra.physics.demo_structures import demo_class
 from cryohydra.physics.simulation import Imaging
 from cryohydra.training import reseeding
 from cryohydra.training.map_pass import MapPass
-from cryohydra.training.reseeding import Reseeding, find_split
+from cryohydra.training.reseeding import Reseeding, class_there_twice, find_split
 from cryohydra.training.state import TrainingState
 
 NUM_IMAGES, RADIUS = 400, 6
@@ -117,3 +117,16 @@ def test_one_structure_is_not_parted(state: TrainingState, two_structures: Path)
         assert find_split(state) is None
     finally:
         reseeding._members = members
+
+
+def test_a_class_is_there_twice_if_each_of_two_inherits_the_other() -> None:
+    """Two maps of one structure share its images; a vague class lies a little with all others."""
+    shared = torch.tensor([0.55, 0.35, 0.05, 0.05]).expand(60, 4)
+    clear = torch.tensor([0.0, 0.02, 0.96, 0.02]).expand(60, 4)
+    vague = torch.tensor([0.15, 0.1, 0.15, 0.6]).expand(20, 4)
+    posterior = torch.cat([shared, clear, vague])
+    assert class_there_twice(posterior) == 1
+    assert class_there_twice(posterior, torch.tensor([False, True, False, False])) == 0
+    assert class_there_twice(torch.cat([clear, vague])) is None
+    # One of two classes inherits all of the other whatever they show.
+    assert class_there_twice(torch.tensor([[0.6, 0.4], [0.4, 0.6]])) is None

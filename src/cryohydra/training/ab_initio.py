@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from cryohydra._typing import Float, Int, Tensor
+from cryohydra._typing import Bool, Float, Int, Tensor
 from cryohydra.fourier.lattice import enlarge
 from cryohydra.inference.reconstruction import ClassMaps
 from cryohydra.inference.selection import without_the_least_missed
@@ -153,7 +153,7 @@ class AbInitio(Stage):
         if not num_doubted:
             self.is_done = True
             return
-        self.members = rows[~torch.isin(evidence.argmax(1), clear.kept).cpu()]
+        self.members = rows[_teachers(evidence, clear.kept).cpu()]
         # One more than is looked for: of several that start from nothing, some find the same.
         plan, num_newcomers = self._plan_of_newcomers(), num_doubted + 1
         batch_size = self._images_of_newcomers(num_newcomers)
@@ -226,3 +226,16 @@ class AbInitio(Stage):
         state.poses.shift_px[rows] = (shift + state.known_shift_px[rows][:, None])[:, None]
         state.classes.log_evidence[rows] = comparison.log_evidence + comparison.log_weight
         state.classes.log_pose_volume[rows] = 0.0
+
+
+def _teachers(log_evidence: Float[Tensor, "n k"], kept: Int[Tensor, "m"]) -> Bool[Tensor, "n"]:
+    """Which images are likeliest of a class that is not kept, and less sure of another without it.
+
+    Those of a class that is there twice are surer: they would teach newcomers the same a third time. Where hardly any
+    others are left, they teach all the same: what is looked for may lie among them.
+    """
+    probability, without = torch.softmax(log_evidence, dim=1), torch.softmax(log_evidence[:, kept], dim=1)
+    surest, likeliest = probability.max(1)
+    is_doubted = ~torch.isin(likeliest, kept)
+    is_in_need = is_doubted & (without.amax(1) < surest)
+    return is_in_need if int(is_in_need.sum()) >= _IMAGES_OF_A_NEWCOMER else is_doubted

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from sklearn.cluster import KMeans
 
-from cryohydra._typing import Float, Int, Tensor
+from cryohydra._typing import Bool, Float, Int, Tensor
 from cryohydra.fourier.lattice import Lattice, enlarge
 from cryohydra.inference.reconstruction import ClassMaps
 from cryohydra.inference.selection import without_the_least_missed
@@ -22,6 +22,8 @@ from cryohydra.training.state import TrainingState
 
 _CLEARLY_MISSED = 10.0
 """Nats for each of its images by which a class is missed that is left alone."""
+_MOST = 0.5
+"""Part of a class's images."""
 _FEWEST_TO_SPLIT = 100
 _MOST_ASKED = 2000
 """Images of a class that are asked whether they differ."""
@@ -115,22 +117,74 @@ class Reseeding:
 
 
 def find_split(state: TrainingState) -> Split | None:
-    """The class that can be given up, and the one whose images a second map would serve best; None if there is none."""
+    """The class that can be given up, and the one whose images a second map would serve best; None if there is none.
+
+    A class that is there twice is given up before one that is missed little, also where no images are told apart: then
+    for the class whose images are least sure of theirs.
+    """
     evidence = state.classes.log_evidence
     stays = None if state.seeds is None else state.seeds.is_seeded
-    kept = without_the_least_missed(evidence, state.num_classes - 1, _CLEARLY_MISSED, stays).kept
-    if len(kept) == state.num_classes:
+    twice = class_there_twice(state.classes.log_posterior().exp(), stays)
+    if twice is None:
+        kept = without_the_least_missed(evidence, state.num_classes - 1, _CLEARLY_MISSED, stays).kept.tolist()
+        if len(kept) == state.num_classes:
+            return None
+        free = next(k for k in range(state.num_classes) if k not in kept)
+    else:
+        free = twice
+        kept = [k for k in range(state.num_classes) if k != free]
+    parted = [found for k in kept if (found := _part(state, k)) is not None]
+    told = [one for one in parted if one.gain > 0]
+    if told:
+        best = max(told, key=lambda one: one.gain)
+    elif parted and twice is not None:
+        best = min(parted, key=lambda one: one.sureness)
+    else:
         return None
-    free = next(k for k in range(state.num_classes) if k not in kept)
-    parted = [found for k in kept.tolist() if (found := _part(state, k)) is not None]
-    if not parted:
-        return None
-    _, best, sides = max(parted, key=lambda one: one[0])
-    return Split(free, best, sides)
+    return Split(free, best.class_index, best.sides)
 
 
-def _part(state: TrainingState, class_index: int) -> tuple[float, int, Float[Tensor, "2 n n n"]] | None:
-    """How much images of a class would gain by two maps, in nats or so, the class, and the maps; None if nothing."""
+def class_there_twice(posterior: Float[Tensor, "n k"], stays: Bool[Tensor, "k"] | None = None) -> int | None:
+    """The smaller of two classes each of which would take most images of the other if that were not there.
+
+    Of two classes alone, each takes all of the other's: there is none twice.
+
+    Args:
+        stays: Whether a class is never given up.
+    """
+    num_classes = posterior.shape[1]
+    if num_classes < 3:
+        return None
+    share = posterior.sum(0)
+    heir, part = [], []
+    for k in range(num_classes):
+        others = posterior.clone()
+        others[:, k] = 0
+        inherited = (posterior[:, k, None] * others / others.sum(1, keepdim=True).clamp(min=1e-20)).sum(0) / share[k]
+        heir.append(int(inherited.argmax()))
+        part.append(float(inherited.max()))
+    twice = [
+        k
+        for k in range(num_classes)
+        if heir[heir[k]] == k and min(part[k], part[heir[k]]) > _MOST and not (stays is not None and bool(stays[k]))
+    ]
+    return min(twice, key=lambda k: float(share[k])) if twice else None
+
+
+@dataclass(frozen=True)
+class _Parted:
+    """A class in two, and what is gained."""
+
+    class_index: int
+    gain: float
+    """By its images with two maps, in nats or so; zero if they are not told apart."""
+    sureness: float
+    """Mean probability of the class for its images."""
+    sides: Float[Tensor, "2 n n n"]
+
+
+def _part(state: TrainingState, class_index: int) -> _Parted | None:
+    """A class in two along the component that its images differ most along; None of too few images."""
     assert state.maps is not None
     members = _members(state, class_index)
     if len(members) < _FEWEST_TO_SPLIT:
@@ -149,11 +203,11 @@ def _part(state: TrainingState, class_index: int) -> tuple[float, int, Float[Ten
     images = posed_images(state, asked, class_index, band)
     residuals = ClassResiduals.of(images, band, lattice, enlarge(mean[None], lattice)[0])
     separation = residuals.separation(first, second, state.generator)
-    if not separation.is_told:
-        return None
     middles = torch.from_numpy(clusters.cluster_centers_[:, 0]).to(mean)
     sides = mean + middles[:, None, None, None] * variation.components[0]
-    return len(members) * (separation.variance - 1), class_index, sides
+    gain = len(members) * (separation.variance - 1) if separation.is_told else 0.0
+    sureness = float(state.classes.log_posterior(members.to(state.device))[:, class_index].exp().mean())
+    return _Parted(class_index, gain, sureness, sides)
 
 
 def _members(state: TrainingState, class_index: int) -> Int[Tensor, "m"]:
