@@ -119,7 +119,7 @@ def test_one_structure_is_not_parted(state: TrainingState, two_structures: Path)
         reseeding._members = members
 
 
-def test_a_class_is_there_twice_if_each_of_two_inherits_the_other() -> None:
+def test_a_class_is_there_twice_if_its_images_are_surer_of_another_without_it() -> None:
     """Two maps of one structure share its images; a vague class lies a little with all others."""
     shared = torch.tensor([0.55, 0.35, 0.05, 0.05]).expand(60, 4)
     clear = torch.tensor([0.0, 0.02, 0.96, 0.02]).expand(60, 4)
@@ -128,5 +128,8 @@ def test_a_class_is_there_twice_if_each_of_two_inherits_the_other() -> None:
     assert class_there_twice(posterior) == 1
     assert class_there_twice(posterior, torch.tensor([False, True, False, False])) == 0
     assert class_there_twice(torch.cat([clear, vague])) is None
+    # That most of what is left goes to one other class does not make a class superfluous.
+    sure = torch.tensor([[0.97, 0.02, 0.01], [0.02, 0.97, 0.01], [0.01, 0.02, 0.97]])
+    assert class_there_twice(sure) is None
     # One of two classes inherits all of the other whatever they show.
     assert class_there_twice(torch.tensor([[0.6, 0.4], [0.4, 0.6]])) is None

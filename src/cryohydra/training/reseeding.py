@@ -22,8 +22,7 @@ from cryohydra.training.state import TrainingState
 
 _CLEARLY_MISSED = 10.0
 """Nats for each of its images by which a class is missed that is left alone."""
-_MOST = 0.5
-"""Part of a class's images."""
+_LEAST = 1e-20
 _FEWEST_TO_SPLIT = 100
 _MOST_ASKED = 2000
 """Images of a class that are asked whether they differ."""
@@ -145,9 +144,10 @@ def find_split(state: TrainingState) -> Split | None:
 
 
 def class_there_twice(posterior: Float[Tensor, "n k"], stays: Bool[Tensor, "k"] | None = None) -> int | None:
-    """The smaller of two classes each of which would take most images of the other if that were not there.
+    """The smaller of two classes that share their images: were one not there, they would be surer of the other.
 
-    Of two classes alone, each takes all of the other's: there is none twice.
+    Images of a class that nothing else shows would be less sure of any other. Of two classes alone each takes all
+    of the other's: there is none twice.
 
     Args:
         stays: Whether a class is never given up.
@@ -155,18 +155,18 @@ def class_there_twice(posterior: Float[Tensor, "n k"], stays: Bool[Tensor, "k"] 
     num_classes = posterior.shape[1]
     if num_classes < 3:
         return None
-    share = posterior.sum(0)
-    heir, part = [], []
+    share, surest = posterior.sum(0), posterior.amax(1)
+    heir, is_surer = [], []
     for k in range(num_classes):
         others = posterior.clone()
         others[:, k] = 0
-        inherited = (posterior[:, k, None] * others / others.sum(1, keepdim=True).clamp(min=1e-20)).sum(0) / share[k]
-        heir.append(int(inherited.argmax()))
-        part.append(float(inherited.max()))
+        others = others / others.sum(1, keepdim=True).clamp(min=_LEAST)
+        heir.append(int((posterior[:, k] @ others).argmax()))
+        is_surer.append(float(posterior[:, k] @ (others.amax(1) - surest)) > 0)
     twice = [
         k
         for k in range(num_classes)
-        if heir[heir[k]] == k and min(part[k], part[heir[k]]) > _MOST and not (stays is not None and bool(stays[k]))
+        if heir[heir[k]] == k and is_surer[k] and is_surer[heir[k]] and not (stays is not None and bool(stays[k]))
     ]
     return min(twice, key=lambda k: float(share[k])) if twice else None
 
