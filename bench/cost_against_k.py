@@ -22,7 +22,6 @@ from mixtures import EIGHT, LARGE_SUBUNIT, RIBOSOME, SPLICEOSOME, TRIC, drgnai
 
 from cryohydra.config.build import build_training
 from cryohydra.config.reading import read_settings
-from cryohydra.data.loader import shuffled_batches
 from cryohydra.data.simulated import read_truth
 from cryohydra.fourier.lattice import Lattice
 from cryohydra.inference.local_search import LocalSteps
@@ -140,7 +139,7 @@ def taken(stage: Stage, state: TrainingState, is_over: Callable[[], bool]) -> Co
     """Of a stage as a trainer takes it on, over whole epochs, until it is over or has seen all it may."""
     begun, seen = time.perf_counter(), 0
     while seen < stage.max_images and not is_over():
-        for index in shuffled_batches(len(state), stage.batch_size, state.generator):
+        for index in stage.batches(state):
             stage.step(state, index)
             seen += len(index)
             if is_over():

@@ -9,13 +9,13 @@ from cryohydra.inference.reconstruction import ClassSums, particle_mask
 LATTICE, BAND = Lattice(32, 9), Band(32, 9)
 
 
-def _sums(blobs, images, weight: torch.Tensor) -> ClassSums:
-    sums = ClassSums.empty(LATTICE, 2)
+def _sums(blobs, images, weight: torch.Tensor, num_parts: int = 2) -> ClassSums:
+    sums = ClassSums.empty(LATTICE, 2, num_parts=num_parts)
     num_images = len(images.labels)
     sums.add(
         images.weighted,
         BAND,
-        torch.arange(num_images) % 2,
+        torch.arange(num_images) % num_parts,
         weight,
         torch.arange(2).expand(num_images, 2),
         images.rotation[:, None, None].expand(-1, 2, 1, 3, 3),
@@ -71,17 +71,16 @@ def test_a_half_knows_nothing_of_the_other_halfs_images(blobs, take_images) -> N
         assert bool(((cosine > least) & (cosine < most)).all())
 
 
-def test_images_not_yet_seen_count_as_they_did_before(blobs, take_images) -> None:
-    """Half of them counted anew, and as much of all of them before as is not seen: the maps of all."""
-    images = take_images(blobs, BAND, 400, signal=3000.0)
+def test_parts_make_the_maps_of_their_images(blobs, take_images) -> None:
+    """Those of all together, and those of all others where one is taken out."""
+    images = take_images(blobs, BAND, 400, signal=300.0)
     right = torch.nn.functional.one_hot(images.labels, 2).float()
-    before = _sums(blobs, images, right)
-    is_seen = torch.arange(400) % 8 < 4
-    seen = _sums(blobs, images, right * is_seen[:, None])
-    renewed = seen.with_rest_of(before, 0.5)
-    torch.testing.assert_close(renewed.denominator.sum((1, 2)), before.denominator.sum((1, 2)), rtol=0.02, atol=0)
     mask = particle_mask(LATTICE, 0.45)
-    maps, same, of_seen = (sums.solve(mask)[0].values.flatten(1) for sums in (before, renewed, seen))
-    likeness, without = torch.cosine_similarity(maps, same), torch.cosine_similarity(maps, of_seen)
-    assert float(likeness.min()) > 0.999
-    assert float((likeness - without).min()) > 0
+    parts = _sums(blobs, images, right, num_parts=8)
+    others = right * (torch.arange(400) % 8 != 3)[:, None]
+    for expected in (right, others):
+        maps, halves = parts.solve(mask)
+        expected_maps, expected_halves = _sums(blobs, images, expected).solve(mask)
+        torch.testing.assert_close(maps.values, expected_maps.values)
+        torch.testing.assert_close(halves, expected_halves)
+        parts.forget(3)

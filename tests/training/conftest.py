@@ -51,6 +51,15 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def two_structures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 clear images of two rigid classes."""
+    folder = tmp_path_factory.mktemp("two")
+    classes = [demo_class(name, 16, 27.0, num_frames=1) for name in ("ribosome", "spliceosome")]
+    simulate_to_folder(folder, classes, Imaging(27.0, snr=1.0, shift_std_px=0.0), 400, seed=1)
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def fields_are_fitted_roughly(monkeypatch: pytest.MonkeyPatch) -> None:
     """How well maps become fields matters to the recovery tests, not here."""

@@ -7,28 +7,18 @@ from typing import Any
 import pytest
 import torch
 
-from cryohydra.data.simulated import read_truth, simulate_to_folder
+from cryohydra.data.simulated import read_truth
 from cryohydra.fourier.lattice import Lattice
 from cryohydra.inference.local_search import LocalSteps
 from cryohydra.inference.reconstruction import particle_mask
 from cryohydra.inference.slices import GridSlicers, LatticeSlices
-from cryohydra.physics.demo_structures import demo_class
-from cryohydra.physics.simulation import Imaging
 from cryohydra.training import reseeding
 from cryohydra.training.map_pass import MapPass
 from cryohydra.training.reseeding import Reseeding, class_there_twice, find_split
 from cryohydra.training.state import TrainingState
 
-NUM_IMAGES, RADIUS = 400, 6
+NUM_IMAGES, RADIUS = 400, 6  # as many as `two_structures` has
 ROWS = torch.arange(NUM_IMAGES)
-
-
-@pytest.fixture(scope="module")
-def two_structures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("two")
-    classes = [demo_class(name, 16, 27.0, num_frames=1) for name in ("ribosome", "spliceosome")]
-    simulate_to_folder(folder, classes, Imaging(27.0, snr=1.0, shift_std_px=0.0), NUM_IMAGES, seed=1)
-    return folder
 
 
 @pytest.fixture

@@ -1,15 +1,19 @@
 """Passes over whole grids: how long they go on, and what they add."""
 
+import copy
 import math
 from collections.abc import Callable
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from cryohydra.training import search
+from cryohydra.inference.reconstruction import part_of
+from cryohydra.training import newcomers, search
+from cryohydra.training.newcomers import Doubted
+from cryohydra.training.parts import NUM_PARTS
 from cryohydra.training.search import Searching
 from cryohydra.training.state import TrainingState
 
@@ -25,11 +29,16 @@ def begun(prepare: Callable[..., Any], tmp_path: Path) -> tuple[TrainingState, S
     ab_initio.begin(state)
     for index in ROWS.split(BATCH):
         ab_initio.step(state, index)
+    stage.batch_size = BATCH
     stage.begin(state)
-    for index in ROWS.split(BATCH):
-        stage.step(state, index)
+    take_on_a_pass(state, stage)
     assert stage.pass_count == 1 and stage.is_searching
     return state, stage
+
+
+def take_on_a_pass(state: TrainingState, stage: Searching) -> None:
+    for index in stage.batches(state):
+        stage.step(state, index)
 
 
 @pytest.mark.parametrize(("finds_something", "num_searched"), [(True, 48), (False, 24)])
@@ -64,32 +73,80 @@ def test_while_classes_are_in_doubt_a_search_goes_on_until_evidence_settles(
     monkeypatch.setattr(search, "_FEW_CHANGES", 1.1)
     for _ in range(stage.num_passes - stage.pass_count):
         if not stage.is_done:
-            for index in ROWS.split(BATCH):
+            for index in stage.batches(state):
                 assert "searching" in stage.step(state, index).note
     assert stage.is_done and stage.is_last_search
 
 
-@pytest.mark.parametrize(("surest", "is_first", "num_renewed"), [(1.1, False, 3), (1.1, True, 2), (0.0, False, 0)])
-def test_while_classes_are_in_doubt_maps_are_made_anew_within_a_pass(
+@pytest.mark.parametrize(("surest", "is_first", "num_made"), [(1.1, False, 7), (1.1, True, 3), (0.0, False, 0)])
+def test_while_classes_are_in_doubt_a_part_is_compared_with_maps_of_all_others(
     begun: tuple[TrainingState, Searching],
     surest: float,
     is_first: bool,
-    num_renewed: int,
+    num_made: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """After each batch; in a first pass, which has no earlier sums, once half of the images are seen."""
+    """In a first pass, which has no earlier sums, once half of the parts are seen; the last part ends the pass."""
     state, stage = begun
     monkeypatch.setattr(search, "_SURE", surest)
     if is_first:
         stage.begin(state)
-    compared = [stage.halves]
-    for index in ROWS.split(BATCH):
+    elif surest > 1:
+        take_on_a_pass(state, stage)
+    before, num_changes = stage.halves, 0
+    for index in stage.batches(state):
         stage.step(state, index)
         if stage.current is not None:
-            compared.append(stage.halves)
-    assert all(bool(halves.isfinite().all()) for halves in compared)
-    same = [before is now for before, now in pairwise(compared)]
-    assert same == [True] * (3 - num_renewed) + [False] * num_renewed
+            num_changes += stage.halves is not before
+            before = stage.halves
+            assert bool(before.isfinite().all())
+    assert num_changes == num_made
+
+
+def test_what_a_part_is_compared_with_is_made_without_it(
+    begun: tuple[TrainingState, Searching], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, stage = begun
+    monkeypatch.setattr(search, "_SURE", 1.1)
+    take_on_a_pass(state, stage)
+    first = next(stage.batches(state))
+    assert bool((part_of(first, NUM_PARTS) == 0).all())
+    parts, compared = stage.parts, {}
+    for changed in (None, 0, 1):
+        stage.parts, stage.current = copy.deepcopy(parts), None
+        assert stage.parts is not None
+        if changed is not None:
+            stage.parts.sums.numerator[changed] *= 3
+        stage.step(state, first)
+        compared[changed] = stage.halves
+    assert torch.equal(compared[0], compared[None])
+    assert not torch.allclose(compared[1], compared[None])
+
+
+@pytest.mark.parametrize("are_needed", [True, False])
+def test_newcomers_are_tried_out_if_their_images_need_them(
+    begun: tuple[TrainingState, Searching], are_needed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, stage = begun
+    assert stage.plan_of_newcomers is not None
+    stage.plan_of_newcomers = replace(stage.plan_of_newcomers, num_steps=4)
+    monkeypatch.setattr(Doubted, "of", lambda state: Doubted((0, 1), ROWS))
+    monkeypatch.setattr(newcomers, "_ERRORS", -math.inf if are_needed else math.inf)
+    stage.is_in_doubt, pass_count, maps_before = True, stage.pass_count, state.maps
+    assert stage._has_reason_to_go_on(state)
+    stage._go_on()
+    notes = []
+    for index in stage.batches(state):
+        notes.append(stage.step(state, index).note)
+        if stage.newcomers is None:
+            break
+    assert "attempt 1 of 4" in notes[0] and "attempt 4 of 4" in notes[-1]
+    assert stage.pass_count == pass_count and stage.newcomers is None and stage.num_calls_left == 1
+    assert stage.reseeding.is_on_trial == are_needed and stage.is_done != are_needed
+    assert (state.maps is not maps_before) == are_needed
+    if are_needed:
+        take_on_a_pass(state, stage)
+        assert stage.pass_count == pass_count + 1
 
 
 def test_after_a_last_search_that_finds_nothing_all_is_done(
@@ -120,19 +177,21 @@ def test_an_image_in_doubt_counts_once_however_many_poses_it_is_added_at(
 ) -> None:
     """What it adds to the denominators is its power, wherever: sums over the lattice stay the same."""
     state, stage = begun
-    index = ROWS[:BATCH]
+    index = next(stage.batches(state))
     stage.step(state, index)
     current = stage.current
     assert current is not None
     images = state.weighted(index, current.summed)
     power = images.power[~state.is_held_out(index)].sum()
+    # Nothing else was added to their part yet.
+    added = current.sums.denominator[part_of(index[0], NUM_PARTS)]
     # Images of two small classes in noise: some doubt is left, of class or pose.
-    num_points = int((current.sums.denominator > 0).sum())
+    num_points = int((added > 0).sum())
     once = search.MapPass(state, stage.lattice, None, stage.radius, current.steps)
     once.add(state, index, images, state.classes.log_posterior(index).exp())
     assert num_points > int((once.sums.denominator > 0).sum())
     torch.testing.assert_close(once.sums.denominator.sum(), power, rtol=1e-3, atol=0)
-    torch.testing.assert_close(current.sums.denominator.sum(), power, rtol=0.01, atol=0)
+    torch.testing.assert_close(added.sum(), power, rtol=0.01, atol=0)
 
 
 def test_when_classes_have_formed_images_are_compared_with_those_that_matter_to_them(
@@ -140,7 +199,7 @@ def test_when_classes_have_formed_images_are_compared_with_those_that_matter_to_
 ) -> None:
     state, stage = begun
     stage.pass_count = search.PASSES_OVER_ALL_CLASSES
-    index = ROWS[:BATCH]
+    index = next(stage.batches(state))
     state.classes.log_evidence[index] = torch.tensor([20.0, 0.0])
     share_before = state.classes.log_posterior(index)[:, 1].clone()
     rotation_before = state.poses.rotation[index].clone()

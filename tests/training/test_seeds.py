@@ -11,7 +11,6 @@ from sklearn.metrics import adjusted_rand_score
 
 from cryohydra.cli.main import main
 from cryohydra.config.files import read_configs
-from cryohydra.data.loader import shuffled_batches
 from cryohydra.data.simulated import read_truth
 from cryohydra.errors import UserError
 from cryohydra.fourier.lattice import Lattice
@@ -42,7 +41,7 @@ def carry_out(state: TrainingState, stage: Stage) -> np.ndarray:
     stage.begin(state)
     seen = 0
     while seen < stage.max_images and not stage.is_done:
-        for index in shuffled_batches(len(state), stage.batch_size, state.generator):
+        for index in stage.batches(state):
             stage.step(state, index)
             seen += len(index)
             if stage.is_done:

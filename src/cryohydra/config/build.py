@@ -157,7 +157,8 @@ def stages_of(settings: Settings, state: TrainingState) -> list[Stage]:
     ab_initio = _ab_initio(settings, state, bound)
     # Whole passes: one that is cut short teaches nothing.
     left = max(1, (bound - ab_initio.max_images) // len(state)) * len(state)
-    searching = build_search(settings, state, left, ab_initio.annealing.last_radius)
+    annealing = ab_initio.annealing
+    searching = build_search(settings, state, left, annealing.last_radius, newcomers=annealing)
     return [ab_initio, searching, build_refinement(settings, state)]
 
 
@@ -199,7 +200,12 @@ def _ab_initio(settings: Settings, state: TrainingState, bound: int) -> AbInitio
 
 
 def build_search(
-    settings: Settings, state: TrainingState, bound: int, first_radius: int, follows_density: bool = True
+    settings: Settings,
+    state: TrainingState,
+    bound: int,
+    first_radius: int,
+    newcomers: Annealing | None = None,
+    follows_density: bool = True,
 ) -> Searching:
     """The search, of at most `bound` image visits."""
     box_size = state.images.box_size
@@ -213,6 +219,7 @@ def build_search(
         num_kept=settings.n_kept_poses,
         max_images=bound,
         batch_size=search_batch(settings, len(state)),
+        newcomers=newcomers,
         follows_density=follows_density,
         prunes=settings.prune_classes,
     )

@@ -21,6 +21,7 @@ from cryohydra.config.measured import Cost, Linear, measure, measure_batches, pe
 from cryohydra.config.settings import Settings
 from cryohydra.data.loader import PreparedImages
 from cryohydra.data.normalisation import Normalisation
+from cryohydra.inference.reconstruction import part_of
 from cryohydra.io.run_folder import RunFolder
 from cryohydra.model.fitting import FIT_STEPS
 from cryohydra.physics.ctf import Optics
@@ -28,6 +29,7 @@ from cryohydra.training.ab_initio import AbInitio
 from cryohydra.training.handover import find_variation, fit_fields
 from cryohydra.training.known_poses import KnownPoses
 from cryohydra.training.monitor import Monitor
+from cryohydra.training.parts import NUM_PARTS
 from cryohydra.training.pictures import Pictures
 from cryohydra.training.refinement import Refinement
 from cryohydra.training.search import Searching
@@ -229,7 +231,11 @@ class _Rehearsing:
         """A step of a pass that does not come to its end."""
         if stage.current is not None:
             stage.current.num_seen = -len(self.state)
-        stage.step(self.state, self._index(size))
+        index = self._index(size)
+        if isinstance(stage, Searching):
+            # In doubt a batch is of one part, which may be smaller than batches of all particles are.
+            index = index - part_of(index, NUM_PARTS)
+        stage.step(self.state, index)
 
     def _ab_initio(self, stage: AbInitio) -> dict[int, Cost]:
         """All of it in few steps, since what is compared closely depends on what the maps know already.
@@ -277,10 +283,9 @@ class _Rehearsing:
         self.says("search, first pass")
         # Of whole batches: grids are cut as a whole where many images ask for them.
         first_search = in_batches(batch)
-        # Later passes compare with the maps of two halves, and with the poses held; in doubt they keep the sums before.
+        # Later passes compare with the maps of two halves, and with the poses held; in doubt they keep sums of parts.
         self._solve(stage)
-        assert stage.current is not None
-        sums_before = stage.current.sums
+        parts = stage.parts
         stage.pass_count = 1
         usual = usual_radius(stage, self.known_radius)
         for radius in sorted({usual, stage.last_radius}):
@@ -292,7 +297,7 @@ class _Rehearsing:
             self.says(f"search, sharpening in band {radius}")
             stage.is_searching = False
             sharpening[radius] = in_batches(_FEW)
-        del sums_before
+        del parts
         return first_search, searching, sharpening
 
     def _solve(self, stage: KnownPoses | Searching) -> Cost:

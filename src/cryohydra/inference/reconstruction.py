@@ -20,7 +20,9 @@ _LEAST_DENSITY = 0.1
 
 @dataclass
 class ClassSums:
-    """Posterior-weighted sums over images, on a lattice, of two halves of the particles.
+    """Posterior-weighted sums over images, on a lattice, of two halves of the particles or of smaller parts of these.
+
+    Parts of even number make the first half, the others the second.
 
     The numerator gathers CTF times image over noise variance, the denominator CTF squared over noise
     variance: their ratio is the best map. Every image counts at contrast one: weighed by its estimated
@@ -28,20 +30,31 @@ class ClassSums:
     """
 
     lattice: Lattice
-    numerator: Float[Tensor, "2 k n3"]
-    denominator: Float[Tensor, "2 k n3"]
+    numerator: Float[Tensor, "p k n3"]
+    denominator: Float[Tensor, "p k n3"]
 
     @classmethod
-    def empty(cls, lattice: Lattice, num_classes: int, device: torch.device | str = "cpu") -> "ClassSums":
-        """Sums over no images."""
-        shape = (2, num_classes, lattice.size**3)
+    def empty(
+        cls, lattice: Lattice, num_classes: int, device: torch.device | str = "cpu", num_parts: int = 2
+    ) -> "ClassSums":
+        """Sums over no images.
+
+        Args:
+            num_parts: An even number.
+        """
+        shape = (num_parts, num_classes, lattice.size**3)
         return cls(lattice, torch.zeros(shape, device=device), torch.zeros(shape, device=device))
+
+    @property
+    def num_parts(self) -> int:
+        """Of the particles."""
+        return len(self.numerator)
 
     def add(
         self,
         images: WeightedImages,
         band: Band,
-        half: Int[Tensor, "b"],
+        part: Int[Tensor, "b"],
         weight: Float[Tensor, "b c"],
         class_index: Int[Tensor, "b c"],
         rotation: Float[Tensor, "b c t 3 3"],
@@ -51,7 +64,7 @@ class ClassSums:
         """Add images at candidate classes and poses.
 
         Args:
-            half: 0 or 1, the half that each image belongs to.
+            part: The part that each image belongs to, from 0.
             least_share: Candidates of less than this part of their image's heaviest are passed over.
         """
         heaviest = weight.amax(1, keepdim=True)
@@ -61,23 +74,28 @@ class ClassSums:
         numerator = weight[:, None, None] * score
         denominator = weight[:, None, None] * images.power[image]
         size = score.shape[1:].numel()
-        half_and_class = half[image] * self.numerator.shape[1] + class_index[image, candidate]
+        part_and_class = part[image] * self.numerator.shape[1] + class_index[image, candidate]
         for rows in chunks(len(image), 16 * size, image.device):
             corners = Corners.around(
                 self.lattice, slice_frequencies(band, rotation[image[rows], candidate[rows]]).flatten(0, 2)
             )
-            first = half_and_class[rows].repeat_interleave(size) * self.numerator.shape[2]
+            first = part_and_class[rows].repeat_interleave(size) * self.numerator.shape[2]
             corners = Corners(corners.index + first[:, None], corners.weight)
             add(self.numerator.view(-1), corners, numerator[rows].flatten())
             add(self.denominator.view(-1), corners, denominator[rows].flatten())
 
-    def with_rest_of(self, before: "ClassSums", share: float) -> "ClassSums":
-        """These sums, and a share of earlier ones for images that were not added yet."""
-        return ClassSums(
-            self.lattice,
-            torch.add(self.numerator, before.numerator, alpha=share),
-            torch.add(self.denominator, before.denominator, alpha=share),
+    def forget(self, part: int) -> None:
+        """Take the images of a part out."""
+        self.numerator[part] = 0
+        self.denominator[part] = 0
+
+    def in_halves(self) -> "ClassSums":
+        """The same in two parts."""
+        numerator, denominator = (
+            sums.unflatten(0, (-1, 2)).sum(0) if self.num_parts > 2 else sums
+            for sums in (self.numerator, self.denominator)
         )
+        return ClassSums(self.lattice, numerator, denominator)
 
     def within(self, radius: int) -> "ClassSums":
         """These sums up to a radius in Fourier pixels, on a lattice of its own."""
@@ -100,9 +118,9 @@ class ClassSums:
         to publish. Then each map, and that of each half by itself, is confined to where it has density
         (`density_mask`).
 
-        An image compared with the other half's maps (`half_of`) is judged by images other than itself; all they share
-        is one number for each shell, the damping. Compared with maps that it is part of, it seems to fit the class
-        that it was counted to: of few images with much noise, each then stays where it is.
+        An image compared with the other half's maps (`half_of`), or with those of all parts but its own, is judged by
+        images other than itself. Compared with maps that it is part of, it seems to fit the class that it was counted
+        to: of few images with much noise, each then stays where it is.
 
         Args:
             mask: Where density may be, on the lattice's coarse voxels.
@@ -110,19 +128,20 @@ class ClassSums:
             follows_density: Whether maps are confined to their density, or to `mask` only. Their own outline puts into
                 each shell something of those below it, the same in two halves that only these have in common.
         """
+        of_halves = self.in_halves()
         shells = (
             self.lattice.distance(self.numerator.device).round().long().flatten().clamp(max=self.lattice.radius + 1)
         )
         halves = torch.stack(
             [
                 _masked(self.lattice, _ratio(n, d, shells, least_share), mask).flatten(1)
-                for n, d in zip(self.numerator, self.denominator, strict=True)
+                for n, d in zip(of_halves.numerator, of_halves.denominator, strict=True)
             ]
         )
         correlation = _shell_correlation(halves[0], halves[1], shells).clamp(1e-3, 0.999)
         # Two halves together are known better than each: Rosenthal and Henderson, J. Mol. Biol. 2003.
         whole = 2 * correlation / (1 + correlation)
-        numerator, denominator = self.numerator.sum(0), self.denominator.sum(0)
+        numerator, denominator = of_halves.numerator.sum(0), of_halves.denominator.sum(0)
         mean = _shell_mean(denominator, shells)
         damping = (mean * (1 - whole) / whole)[:, shells]
         values = numerator / (denominator + damping + least_share * mean[:, shells] + 1e-20)
@@ -172,9 +191,14 @@ class ClassMaps:
         return int(known.cumprod(1).sum(1).max()) - 1
 
 
+def part_of(particle: Int[Tensor, "*n"], num_parts: int) -> Int[Tensor, "*n"]:
+    """Which of an even number of parts, from 0, a row of the whole set belongs to."""
+    return particle % num_parts
+
+
 def half_of(particle: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
-    """Which half, 0 or 1, a row of the whole set belongs to."""
-    return particle % 2
+    """Which half, 0 or 1, a row of the whole set belongs to: parts of even number are the first."""
+    return part_of(particle, 2)
 
 
 def particle_mask(lattice: Lattice, radius: float, device: torch.device | str = "cpu") -> Float[Tensor, "n n n"]:

@@ -15,7 +15,7 @@ from cryohydra.fourier.lattice import enlarge
 from cryohydra.inference.reconstruction import ClassMaps
 from cryohydra.inference.selection import without_the_least_missed
 from cryohydra.training.annealing import Annealing
-from cryohydra.training.ascent import Ascent, Ground, maps_of_random_poses, unexplained_power
+from cryohydra.training.ascent import Ascent, Ground, ascent_from_nothing
 from cryohydra.training.grid_comparison import Comparison
 from cryohydra.training.listener import Tell
 from cryohydra.training.seeds import Seeds
@@ -199,10 +199,7 @@ class AbInitio(Stage):
         self, state: TrainingState, plan: Annealing, members: Int[Tensor, "m"], num_maps: int, batch_size: int
     ) -> Ascent:
         """Maps of images in random poses, at the foot of their ascent."""
-        maps = maps_of_random_poses(state, self.ground, members, num_maps, self.num_images_to_start)
-        drawn = torch.randperm(len(members), generator=state.generator)[: self.num_images_to_start]
-        unexplained = unexplained_power(state, self.ground, members[drawn])
-        return Ascent(plan, self.ground, maps, unexplained, state.shift_prior, batch_size)
+        return ascent_from_nothing(state, self.ground, plan, members, num_maps, batch_size, self.num_images_to_start)
 
     def _images_of_newcomers(self, num_newcomers: int) -> int:
         """Of a step."""

@@ -234,6 +234,27 @@ def drawn_to_density(lattice: Lattice, maps: Float[Tensor, "k n n n"], share: fl
     return density * (1 - share * (1 - density_mask(lattice, maps) * (density > 0)))
 
 
+def ascent_from_nothing(
+    state: TrainingState,
+    ground: Ground,
+    plan: Annealing,
+    members: Int[Tensor, "m"],
+    num_maps: int,
+    batch_size: int,
+    num_images_to_start: int = 300,
+) -> Ascent:
+    """Maps of images in random poses, at the foot of their ascent.
+
+    Args:
+        members: The images to climb on.
+        num_images_to_start: For each map, at most.
+    """
+    maps = maps_of_random_poses(state, ground, members, num_maps, num_images_to_start)
+    drawn = torch.randperm(len(members), generator=state.generator)[:num_images_to_start]
+    unexplained = unexplained_power(state, ground, members[drawn])
+    return Ascent(plan, ground, maps, unexplained, state.shift_prior, batch_size)
+
+
 def maps_of_random_poses(
     state: TrainingState, ground: Ground, members: Int[Tensor, "m"], num_maps: int, num_images: int
 ) -> Float[Tensor, "k n n n"]:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import torch
 
 from cryohydra._typing import Float, Tensor
-from cryohydra.data.loader import shuffled_batches
 from cryohydra.fourier.lattice import Lattice
 from cryohydra.fourier.lattice_density import density_on_lattice
 from cryohydra.inference.reconstruction import ClassMaps
@@ -34,7 +33,7 @@ def search_anew(state: TrainingState, stage: Searching) -> Iterator[tuple[int, s
     stage.begin(state)
     seen = 0
     while seen < stage.max_images and not stage.is_done:
-        for index in shuffled_batches(len(state), stage.batch_size, state.generator):
+        for index in stage.batches(state):
             result = stage.step(state, index)
             seen += len(index)
             yield len(index), result.note

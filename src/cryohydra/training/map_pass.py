@@ -1,7 +1,6 @@
 """One round of expectation and maximisation on lattices: images weighed in maps, and summed to the next ones."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 
@@ -12,7 +11,7 @@ from cryohydra.fourier.lattice import Lattice
 from cryohydra.inference.evidence import carry_shares, expected_contrast
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.local_search import LocalPoses, LocalSteps, sharpen_poses
-from cryohydra.inference.reconstruction import ClassSums, half_of
+from cryohydra.inference.reconstruction import ClassSums, half_of, part_of
 from cryohydra.inference.slices import SliceSource
 from cryohydra.physics.noise import NoiseSpectrum, shell_means
 from cryohydra.training.state import TrainingState
@@ -51,7 +50,13 @@ class MapPass:
     """
 
     def __init__(
-        self, state: TrainingState, lattice: Lattice, halves: SliceSource | None, radius: int, steps: LocalSteps
+        self,
+        state: TrainingState,
+        lattice: Lattice,
+        halves: SliceSource | None,
+        radius: int,
+        steps: LocalSteps,
+        sums: ClassSums | None = None,
     ):
         """Begin.
 
@@ -61,22 +66,26 @@ class MapPass:
                 images are only to be added.
             radius: Of the band that is compared, in Fourier pixels.
             steps: How far poses may move.
+            sums: To add to; None for new ones, of two halves.
         """
         self.halves, self.steps = halves, steps
         self.compared = state.band(radius)
         # Poses found in a band say something of the next wider one; beyond that there is only noise to sum.
         self.summed = state.band(min(lattice.radius, widened(radius) + 1))
         self._room = lattice, state.num_classes, state.device
+        self._sums = sums
         self.num_seen = 0
         self.evidence = torch.zeros((), device=state.device)
         """Summed over the images seen."""
         self._residual = torch.zeros(len(state.noise.variance), state.images.box_size // 2 + 1, device=state.device)
         self._num_residuals = torch.zeros(len(state.noise.variance), device=state.device)
 
-    @cached_property
+    @property
     def sums(self) -> ClassSums:
-        """What maps are made of; it takes no memory before the first image is added."""
-        return ClassSums.empty(*self._room)
+        """What maps are made of; new ones take no memory before the first image is added."""
+        if self._sums is None:
+            self._sums = ClassSums.empty(*self._room)
+        return self._sums
 
     def weigh(
         self, state: TrainingState, index: Int[Tensor, "b"], images: WeightedImages, matters: Bool[Tensor, "b k"]
@@ -161,7 +170,8 @@ class MapPass:
     ) -> None:
         """Add images at several classes and poses each, but for those held out; shifts known beforehand not counted."""
         weight = torch.where(state.is_held_out(rows)[:, None], 0.0, weight)
-        self.sums.add(images, self.summed, half_of(rows), weight, class_index, rotation, shift_px)
+        part = part_of(rows, self.sums.num_parts)
+        self.sums.add(images, self.summed, part, weight, class_index, rotation, shift_px)
 
     def refined_noise(self, state: TrainingState) -> NoiseSpectrum:
         """The residuals' spectrum where the band has it, the earlier one elsewhere."""

@@ -6,6 +6,7 @@ best, the search goes on from there, and if images are not explained better than
 """
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,8 +76,32 @@ class Reseeding:
         if split is None:
             return halves, False
         self.num_left -= 1
+        return self.try_out(state, halves, [split.parted, split.free], split.sides, stems_from=split.parted), True
+
+    def try_out(
+        self,
+        state: TrainingState,
+        halves: Float[Tensor, "h n n n"],
+        classes: list[int],
+        maps: Float[Tensor, "c n n n"],
+        stems_from: int | None = None,
+    ) -> Float[Tensor, "h n n n"]:
+        """Put maps in the place of classes, on trial: the maps to go on from.
+
+        Args:
+            stems_from: The class whose poses and evidence the others take over, while it shares its weight with them;
+                None if each keeps its own.
+        """
         self._remember(state, halves)
-        return _carry_out(state, halves, split), True
+        assert state.maps is not None
+        values = state.maps.values.clone()
+        values[classes] = maps
+        state.maps = ClassMaps(state.maps.lattice, values, state.maps.weight, state.maps.half_correlation)
+        halves = halves.unflatten(0, (-1, state.num_classes)).clone()
+        halves[:, classes] = maps
+        if stems_from is not None:
+            _share(state, classes, stems_from)
+        return halves.flatten(0, 1)
 
     def ended(self, state: TrainingState, halves: Float[Tensor, "h n n n"]) -> Float[Tensor, "h n n n"]:
         """Judge the trial, if there is one: the maps to go on from."""
@@ -215,23 +240,15 @@ def _members(state: TrainingState, class_index: int) -> Int[Tensor, "m"]:
     return torch.nonzero(state.classes.log_posterior().argmax(1) == class_index)[:, 0].cpu()
 
 
-def _carry_out(state: TrainingState, halves: Float[Tensor, "h n n n"], split: Split) -> Float[Tensor, "h n n n"]:
-    """Put the two sides in the place of the class parted and of that given up."""
-    assert state.maps is not None
-    places = [split.parted, split.free]
-    values = state.maps.values.clone()
-    values[places] = split.sides
-    state.maps = ClassMaps(state.maps.lattice, values, state.maps.weight, state.maps.half_correlation)
-    halves = halves.unflatten(0, (-1, state.num_classes)).clone()
-    halves[:, places] = split.sides
+def _share(state: TrainingState, classes: list[int], stem: int) -> None:
+    """Let classes begin with what is known of one of them."""
     for table in (state.poses.rotation, state.poses.shift_px):
-        table[:, :, split.free] = table[:, :, split.parted]
-    classes = state.classes
-    classes.log_evidence[:, split.free] = classes.log_evidence[:, split.parted]
-    classes.log_pose_volume[:, split.free] = classes.log_pose_volume[:, split.parted]
-    shared = classes.log_weight[places].logsumexp(0) - torch.tensor(2.0).log()
-    classes.log_weight[places] = shared.to(classes.log_weight)
-    return halves.flatten(0, 1)
+        table[:, :, classes] = table[:, :, stem, None]
+    tables = state.classes
+    tables.log_evidence[:, classes] = tables.log_evidence[:, stem, None]
+    tables.log_pose_volume[:, classes] = tables.log_pose_volume[:, stem, None]
+    shared = tables.log_weight[classes].logsumexp(0) - math.log(len(classes))
+    tables.log_weight[classes] = shared.to(tables.log_weight)
 
 
 def _evidence(state: TrainingState) -> Float[Tensor, "n"]:

@@ -1,6 +1,7 @@
 """The second stage: poses and classes from rough maps, maps from poses and classes, wider each time."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,16 +16,18 @@ from cryohydra.inference.evidence import carry_shares
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.local_search import LocalSteps, likelier
 from cryohydra.inference.pose_search.base import PoseSearch, SearchPlan
-from cryohydra.inference.reconstruction import ClassMaps, ClassSums, half_of, particle_mask
+from cryohydra.inference.reconstruction import ClassMaps, half_of, particle_mask
 from cryohydra.inference.selection import without_the_least_missed
 from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.inference.slices import GridSlicers, LatticeSlices, SliceSource
 from cryohydra.model.slices import FieldSlices
 from cryohydra.physics.pose import Pose
-from cryohydra.training.annealing import RESOLVED, TOLERATED, shift_step
+from cryohydra.training.annealing import RESOLVED, TOLERATED, Annealing, shift_step
 from cryohydra.training.handover import find_variation, fit_fields
 from cryohydra.training.listener import Tell
 from cryohydra.training.map_pass import MapPass, Pairs, hold_poses, poses_held, widened
+from cryohydra.training.newcomers import Doubted, Newcomers
+from cryohydra.training.parts import Parts, batches_of_parts
 from cryohydra.training.reseeding import Reseeding
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
@@ -40,10 +43,6 @@ _MOST_POSES = 32
 _LEAST_WEIGHT = 1e-20
 _STEPPED_RADIUS = 10
 """Where steps from the points of the last grid begin; from there they reach the wider band."""
-_MAPS_OF_A_PASS = 8
-"""That images are compared with, one after the other, while classes are in doubt."""
-_ENOUGH_ALONE = 0.5
-"""Part of the images that make maps by themselves where there are no sums of a pass before."""
 PILOT = 500
 """Images of a later search after which it goes on only if it found enough."""
 _FEW_CHANGES, _FEWEST_CHANGES = 0.1, 0.01
@@ -61,13 +60,25 @@ _LEAST_GAIN, _LEAST_GAIN_ON_TRIAL = 0.01, 0.001
 """Part of the evidence that a pass must add for the search to go on; a class in two is told by few of the images."""
 _NEEDED = 1.0
 """Nats for each of its images by which a class must be missed to stay when classes are pruned."""
+_MOST_CALLS = 2
+"""For newcomers; for a second only if the first were of use."""
 _LEAST_PROBABILITY = 1e-3
 """Classes less probable than this for an image are passed over until all is searched anew."""
 PASSES_OVER_ALL_CLASSES = 2
 """Then classes have formed, and images are compared with those that matter to them; in the last search with all of them
 again, as long as that changes something."""
 
-_SAVED = ("radius", "pass_count", "is_searching", "is_last_search", "evidence_before", "halves", "prunes", "num_pruned")
+_SAVED = (
+    "radius",
+    "pass_count",
+    "is_searching",
+    "is_last_search",
+    "evidence_before",
+    "halves",
+    "prunes",
+    "num_pruned",
+    "num_calls_left",
+)
 
 
 def plan_search(
@@ -147,6 +158,7 @@ class Searching(Stage):
         batch_size: int,
         num_passes: int = 32,
         most_trials: int = 3,
+        newcomers: Annealing | None = None,
         prunes: bool = False,
         particle_radius: float = 0.45,
         follows_density: bool = True,
@@ -158,6 +170,7 @@ class Searching(Stage):
             first_radius: Band of the first pass, in Fourier pixels; the maps' own decide of the next.
             num_passes: At most.
             prunes: Whether classes that images can do without are taken away in the end.
+            newcomers: How maps climb in the place of classes that images can do without (`Newcomers`); None for never.
             most_trials: How often at most a class that is hardly missed is put to better use (`Reseeding`).
             follows_density: Whether maps are confined to their own density (`ClassSums.solve`).
         """
@@ -179,6 +192,8 @@ class Searching(Stage):
         """Whether classes are not told well when a pass begins."""
         self.evidence_before = -math.inf
         self.reseeding = Reseeding(most_trials)
+        self.plan_of_newcomers, self.num_calls_left = newcomers, _MOST_CALLS
+        self.newcomers: Newcomers | None = None
         self.prunes, self.num_pruned = prunes, 0
         self._slicers = GridSlicers()
 
@@ -195,8 +210,8 @@ class Searching(Stage):
         state.fields_are_fitted = False
         self.halves = state.maps.values
         self.current: MapPass | None = None
-        self.sums_before: ClassSums | None = None
-        """Of the pass before, while classes are in doubt and nothing else has changed the maps."""
+        self.parts: Parts | None = None
+        """In a pass that searches while classes are in doubt."""
 
     def _slices_of_maps(self) -> LatticeSlices:
         return LatticeSlices(self.lattice, self.halves, self._slicers)
@@ -205,11 +220,27 @@ class Searching(Stage):
         """Of the maps of each half, or of the only ones there are."""
         return [LatticeSlices(self.lattice, half, self._slicers) for half in self.halves.split(state.num_classes)]
 
+    def batches(self, state: TrainingState) -> Iterator[Int[Tensor, "b"]]:
+        """Every particle once, in random order; where classes are in doubt, one part of them after the other.
+
+        Newcomers, where there are some, come between passes and draw their images themselves.
+        """
+        while self.newcomers is not None:
+            yield torch.arange(0)
+        if self._goes_by_parts(state):
+            yield from batches_of_parts(len(state), self.batch_size, state.generator)
+        else:
+            yield from super().batches(state)
+
+    def _goes_by_parts(self, state: TrainingState) -> bool:
+        return self.is_searching and self.slice_kind == "sliced" and _is_in_doubt(state)
+
     def _begin_pass(self, state: TrainingState) -> MapPass:
-        self.is_in_doubt = float(state.classes.log_posterior().amax(1).exp().mean()) < _SURE
-        if not self.is_in_doubt:
-            self.sums_before = None
-        self.part = 0
+        self.is_in_doubt = _is_in_doubt(state)
+        if not self._goes_by_parts(state):
+            self.parts = None
+        elif self.parts is None:
+            self.parts = Parts(self.lattice, state.num_classes, state.device)
         compared: SliceSource = self._slices_of_maps()
         if self.slice_kind == "exact":
             fit_fields(state)
@@ -225,17 +256,24 @@ class Searching(Stage):
                 shifts=state.shift_prior,
                 num_kept=self.num_kept,
             )
-        return MapPass(state, self.lattice, compared, self.radius, LocalSteps(shifts=state.shift_prior.extent_px > 0))
+        steps, sums = LocalSteps(shifts=state.shift_prior.extent_px > 0), self.parts.sums if self.parts else None
+        return MapPass(state, self.lattice, compared, self.radius, steps, sums)
 
     def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
-        """Find or sharpen the poses of a batch and add it to the sums."""
+        """Find or sharpen the poses of a batch and add it to the sums, or let newcomers climb."""
+        if self.newcomers is not None:
+            gain, note = self.newcomers.step(state)
+            if self.newcomers.is_done:
+                self._try_out(state, self.newcomers)
+            return StepResult(loss=-gain, note=note)
         current = self.current = self.current or self._begin_pass(state)
         searches = self.is_searching and not self._search_is_in_vain()
         note = f"pass {self.pass_count + 1}, {'searching' if searches else 'sharpening'}, band {self.radius}"
         if searches:
-            half = half_of(index)
-            parts = [self._find(state, index[half == h], current, h) for h in (0, 1) if h in half]
-            evidence = torch.cat(parts)
+            if self.parts is not None:
+                self._turn_to(state, current, self.parts, index)
+            half = half_of(index) % len(self.slices)
+            evidence = torch.cat([self._find(state, index[half == h], current, h) for h in (0, 1) if h in half])
         else:
             images = state.weighted(index, current.summed)
             rows = index.to(state.device)
@@ -243,30 +281,17 @@ class Searching(Stage):
             current.add(state, rows, images, state.classes.log_posterior(rows).exp())
         if current.num_seen >= len(state):
             self._end_pass(state, current)
-        elif searches and self.is_in_doubt and self.slice_kind == "sliced":
-            self._renew_maps(state, current)
         return StepResult(loss=-float(evidence.mean()), note=note)
 
-    def _renew_maps(self, state: TrainingState, current: MapPass) -> None:
-        """Compare the rest of the pass with maps to which the images seen count as they are now, the others as before.
-
-        Where classes are in doubt each pass changes them little; so it changes them more (incremental expectation and
-        maximisation: Neal and Hinton, 1998).
-        """
-        share = current.num_seen / len(state)
-        part = int(share * _MAPS_OF_A_PASS)
-        if part == self.part or (self.sums_before is None and share < _ENOUGH_ALONE):
-            return
-        self.part, sums = part, current.sums
-        if self.sums_before is not None:
-            sums = sums.with_rest_of(self.sums_before, 1 - share)
-        # Only what is compared is needed.
-        narrow = sums.within(current.compared.radius)
-        mask = particle_mask(narrow.lattice, self.particle_radius, state.device)
-        _, halves = narrow.solve(mask, follows_density=self.follows_density)
-        self.halves = enlarge(halves.flatten(0, 1), self.lattice)
-        current.halves = self._slices_of_maps()
-        self.slices = self._slices_of_halves(state)
+    def _turn_to(self, state: TrainingState, current: MapPass, parts: Parts, index: Int[Tensor, "b"]) -> None:
+        """Compare a part of the particles with the maps of all others, once there are enough of them."""
+        if parts.turn_to(index):
+            # Only what is compared is needed.
+            others = parts.maps_of_others(current.compared.radius, self.particle_radius, self.follows_density)
+            if others is not None:
+                self.halves = others
+                current.halves = self._slices_of_maps()
+                self.slices = self._slices_of_halves(state)
 
     def _find(self, state: TrainingState, index: Int[Tensor, "b"], current: MapPass, half: int) -> Float[Tensor, "b"]:
         """Search the poses of images of one half of all, weigh their classes and add them where they may lie."""
@@ -297,7 +322,7 @@ class Searching(Stage):
     ) -> tuple[Candidates, Float[Tensor, "b"]]:
         """Compare with whole grids; of the pose found and the one held before, a class that matters keeps the likelier.
 
-        Images meet the maps of the half that they are no part of, if there are two.
+        Images meet maps that they are no part of: of the other half, or of all other parts.
 
         Returns:
             What the grids tell, and the log likelihood that images gain by quite other poses, if they do clearly.
@@ -369,7 +394,6 @@ class Searching(Stage):
     def _end_pass(self, state: TrainingState, done: MapPass) -> None:
         state.maps, halves = done.sums.solve(self.mask, follows_density=self.follows_density)
         self.halves = halves.flatten(0, 1)
-        self.sums_before = done.sums if self.is_in_doubt else None
         state.classes.update_weights()
         evidence = float(done.evidence) / done.num_seen
         self.pass_count += 1
@@ -395,13 +419,44 @@ class Searching(Stage):
         self.radius = wider
         self.current = None
         self.changes = _Changes()
-        if self.is_done:
-            self.halves, goes_on = self.reseeding.settled(state, self.halves)
-            goes_on |= self.prunes and self._prune(state)
-            if goes_on:
-                self.is_done = self.is_last_search = self.is_searching = False
-                self.evidence_before, self.sums_before = -math.inf, None
+        if self.is_done and self._has_reason_to_go_on(state):
+            self._go_on()
         self.is_done |= self.pass_count >= self.num_passes
+
+    def _has_reason_to_go_on(self, state: TrainingState) -> bool:
+        """What may lift a search out of where it has settled."""
+        num_kept, was_on_trial = self.reseeding.num_kept, self.reseeding.is_on_trial
+        self.halves, goes_on = self.reseeding.settled(state, self.halves)
+        is_in_vain = was_on_trial and self.reseeding.num_kept == num_kept
+        if is_in_vain and self.num_calls_left < _MOST_CALLS:
+            self.num_calls_left = 0
+        if not goes_on:
+            self.newcomers = self._call(state)
+        goes_on |= self.newcomers is not None
+        return goes_on or (self.prunes and self._prune(state))
+
+    def _go_on(self) -> None:
+        self.is_done = self.is_last_search = False
+        # Where classes are in doubt, steps of poses lose.
+        self.is_searching = self.is_in_doubt
+        self.evidence_before, self.parts = -math.inf, None
+
+    def _call(self, state: TrainingState) -> Newcomers | None:
+        """Newcomers, if classes are in doubt and some can be done without."""
+        if self.plan_of_newcomers is None or not self.num_calls_left or not self.is_in_doubt:
+            return None
+        doubted = Doubted.of(state)
+        return None if doubted is None else Newcomers(state, self.plan_of_newcomers, doubted)
+
+    def _try_out(self, state: TrainingState, newcomers: Newcomers) -> None:
+        """Put newcomers in the place of classes, if their images need them; end if not."""
+        self.newcomers, self.num_calls_left = None, self.num_calls_left - 1
+        maps = newcomers.chosen()
+        if maps is None:
+            self.is_done = True
+        else:
+            classes, maps = list(newcomers.doubted.classes), enlarge(maps, self.lattice)
+            self.halves = self.reseeding.try_out(state, self.halves, classes, maps)
 
     def _prune(self, state: TrainingState) -> bool:
         """Take away the classes that images can do without; whether there were any."""
@@ -442,6 +497,10 @@ class Searching(Stage):
         self.reseeding.load_state_dict(saved["reseeding"])
         for name in _SAVED:
             setattr(self, name, saved[name])
+
+
+def _is_in_doubt(state: TrainingState) -> bool:
+    return float(state.classes.log_posterior().amax(1).exp().mean()) < _SURE
 
 
 def _matters(state: TrainingState, rows: Int[Tensor, "b"]) -> Bool[Tensor, "b k"]:

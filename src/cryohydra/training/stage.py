@@ -1,11 +1,12 @@
 """What a stage of training is to the trainer."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from cryohydra._typing import Float, Int, Tensor
+from cryohydra.data.loader import shuffled_batches
 from cryohydra.training.listener import Tell
 from cryohydra.training.state import TrainingState
 
@@ -35,6 +36,13 @@ class Stage(ABC):
     @abstractmethod
     def begin(self, state: TrainingState) -> None:
         """Prepare."""
+
+    def batches(self, state: TrainingState) -> Iterator[Int[Tensor, "b"]]:
+        """Every particle once, in the order in which `step` is to meet them: here a random one.
+
+        An empty batch makes a step that draws its images itself; it counts nothing.
+        """
+        return shuffled_batches(len(state), self.batch_size, state.generator)
 
     @abstractmethod
     def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cryohydra.data.loader import shuffled_batches
 from cryohydra.training.listener import Listener
 from cryohydra.training.monitor import Monitor
 from cryohydra.training.outputs import EpochWriter
@@ -79,7 +78,7 @@ class Trainer:
         try:
             while seen < stage.max_images and not stage.is_done:
                 state.epoch += 1
-                for index in shuffled_batches(len(state), stage.batch_size, state.generator):
+                for index in stage.batches(state):
                     result = stage.step(state, index)
                     seen += len(index)
                     state.images_seen += len(index)

@@ -1,0 +1,63 @@
+"""The particles in parts, one after the other compared with the maps of all others.
+
+Where classes are in doubt a pass over all images changes them little; so maps are made anew for each part of it
+(incremental expectation and maximisation: Neal and Hinton, 1998). Images seen already in this pass count as they are
+now, the others as they did in the pass before, and those of the part itself not at all.
+"""
+
+from collections.abc import Iterator
+
+import torch
+
+from cryohydra._typing import Float, Int, Tensor
+from cryohydra.fourier.lattice import Lattice, enlarge
+from cryohydra.inference.reconstruction import ClassSums, part_of, particle_mask
+
+NUM_PARTS = 8
+_ENOUGH = NUM_PARTS // 2
+"""Parts that make maps by themselves, where there are no sums of a pass before."""
+
+
+def batches_of_parts(num_particles: int, batch_size: int, generator: torch.Generator) -> Iterator[Int[Tensor, "b"]]:
+    """Every particle once, part by part, in random order within each."""
+    for part in range(NUM_PARTS):
+        rows = torch.arange(part, num_particles, NUM_PARTS)
+        yield from rows[torch.randperm(len(rows), generator=generator)].split(batch_size)
+
+
+class Parts:
+    """Sums over the particles of each part."""
+
+    def __init__(self, lattice: Lattice, num_classes: int, device: torch.device):
+        self.sums = ClassSums.empty(lattice, num_classes, device, NUM_PARTS)
+        self._known = set[int]()
+        """Parts, but the one that is being added, whose particles were."""
+        self._now: int | None = None
+
+    def turn_to(self, index: Int[Tensor, "b"]) -> bool:
+        """Take out the part that a batch is of, to be added anew; false if it is being added already.
+
+        Args:
+            index: Rows of one part; see `batches_of_parts`.
+        """
+        part = int(part_of(index[0], NUM_PARTS))
+        assert bool((part_of(index, NUM_PARTS) == part).all()), "a batch is of one part"
+        if part == self._now:
+            return False
+        if self._now is not None:
+            self._known.add(self._now)
+        self.sums.forget(part)
+        self._known.discard(part)
+        self._now = part
+        return True
+
+    def maps_of_others(
+        self, radius: int, particle_radius: float, follows_density: bool
+    ) -> Float[Tensor, "k n n n"] | None:
+        """Maps of all parts but the one that is being added, up to a radius; None while too few are known."""
+        if len(self._known) < _ENOUGH:
+            return None
+        narrow = self.sums.in_halves().within(radius)
+        mask = particle_mask(narrow.lattice, particle_radius, self.sums.numerator.device)
+        maps, _ = narrow.solve(mask, follows_density=follows_density)
+        return enlarge(maps.values, self.sums.lattice)

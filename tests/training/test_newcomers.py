@@ -1,0 +1,66 @@
+"""Maps that climb in the place of classes that show nothing, on the images that are left to these."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cryohydra.data.simulated import read_truth
+from cryohydra.inference.reconstruction import ClassMaps
+from cryohydra.training import newcomers
+from cryohydra.training.ab_initio import AbInitio
+from cryohydra.training.newcomers import Doubted, Newcomers
+from cryohydra.training.state import TrainingState
+
+EVERY = torch.arange(400)
+
+
+@pytest.fixture
+def begun(two_structures: Path, prepare: Callable[..., Any], tmp_path: Path) -> tuple[TrainingState, AbInitio]:
+    """Maps of images in random poses, which show nothing."""
+    trainer, _ = prepare(tmp_path, particles=two_structures / "particles.star", n_imgs_pose_search=40_000)
+    state, stage = trainer.state, trainer.stages[0]
+    stage.begin(state)
+    return state, stage
+
+
+def _climb(state: TrainingState, stage: AbInitio) -> Newcomers:
+    called = Newcomers(state, stage.annealing, Doubted((0, 1), EVERY))
+    while not called.is_done:
+        called.step(state)
+    return called
+
+
+def test_what_classes_do_not_show_is_found(
+    begun: tuple[TrainingState, AbInitio], two_structures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, stage = begun
+    monkeypatch.setattr(newcomers, "_NUM_ATTEMPTS", 2)
+    maps = _climb(state, stage).chosen()
+    assert maps is not None
+    images = state.weighted(EVERY, stage.ground.band)
+    found = stage.ground.comparer.compare(maps, images, stage.ground.band, state.shift_prior, balance=0.0)
+    is_same = found.log_evidence.argmax(1).numpy() == read_truth(two_structures).labels
+    assert max(is_same.mean(), 1 - is_same.mean()) > 0.95
+    # Where they are there already, nothing is needed.
+    state.maps = ClassMaps(state.maps.lattice, maps, state.maps.weight, state.maps.half_correlation)
+    monkeypatch.setattr(newcomers, "_NUM_ATTEMPTS", 1)
+    assert _climb(state, stage).chosen() is None
+
+
+def test_classes_missed_least_are_doubted_with_the_images_that_are_theirs(
+    begun: tuple[TrainingState, AbInitio], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, _ = begun
+    clear, vague = torch.tensor([30.0, 0.0, 0.0, 0.0]), torch.tensor([0.0, 0.4, 0.0, 0.3])
+    evidence = torch.cat([clear.expand(100, 4), clear[[1, 2, 0, 3]].expand(100, 4), vague.expand(200, 4)])
+    state.classes.log_evidence = evidence
+    state.classes.log_weight = torch.full((4,), 0.25).log()
+    monkeypatch.setattr(type(state), "num_classes", property(lambda self: 4))
+    doubted = Doubted.of(state)
+    assert doubted is not None and doubted.classes == (1, 3)
+    assert torch.equal(doubted.members, EVERY[200:])
+    state.classes.log_evidence = 100 * torch.nn.functional.one_hot(EVERY % 4, 4).float()
+    assert Doubted.of(state) is None
