@@ -6,6 +6,8 @@ import torch
 
 from cryohydra._typing import Bool, Float, Int, Tensor
 
+CLEARLY_MISSED = 10.0
+"""Nats for each of its images by which a class is missed that is not to be doubted."""
 _ROUNDS = 10
 _LEAST_LOG_WEIGHT = -14.0
 _FARTHEST = 50.0

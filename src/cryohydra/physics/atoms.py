@@ -9,10 +9,12 @@ from pathlib import Path
 import gemmi
 import torch
 
-from cryohydra._typing import Float, Tensor
+from cryohydra._typing import Float, Int, Tensor
 from cryohydra.errors import UnreadableFile, UserError
 
 _SUPERSAMPLING = 2
+_OF_A_TRACE = (("CA", "C"), ("P", "P"))
+"""Names of atoms and elements."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,32 @@ def chain_names(path: Path, chains: Sequence[str] | None = None, assembly: str |
     """Names of the chains that `read_atoms` would take, each once."""
     model = _read_model(path, assembly)
     return tuple(dict.fromkeys(chain.name for chain in model if _is_wanted(chain.name, chains)))
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The course of a chain: C-alpha of its amino acids, P of its nucleotides."""
+
+    residue: Int[Tensor, "n"]
+    """Numbers in the file."""
+    positions_angstrom: Float[Tensor, "n 3"]
+
+
+def read_traces(path: Path, chains: Sequence[str] | None = None, assembly: str | None = None) -> list[Trace]:
+    """The courses of the chains that `read_atoms` would take, of those that have one."""
+    traces = []
+    for chain in _read_model(path, assembly):
+        if not _is_wanted(chain.name, chains):
+            continue
+        found = {
+            residue.seqid.num: atom.pos.tolist()
+            for residue in chain
+            for atom in residue
+            if (atom.name, atom.element.name) in _OF_A_TRACE
+        }
+        if found:
+            traces.append(Trace(torch.tensor(list(found)), torch.tensor(list(found.values()))))
+    return traces
 
 
 def _is_wanted(name: str, patterns: Sequence[str] | None) -> bool:

@@ -12,9 +12,10 @@ from cryohydra._typing import Float, Tensor
 from cryohydra.errors import UserError
 from cryohydra.fourier.resampling import resample_map
 from cryohydra.io.mrc import read_map
-from cryohydra.physics.atoms import chain_names, read_atoms
+from cryohydra.physics.atoms import chain_names, read_atoms, read_traces
 from cryohydra.physics.demo_structures import demo_class
 from cryohydra.physics.mixture_classes import MixtureClass, class_of_atoms, morph, rigid_class, turning_class
+from cryohydra.physics.symmetry import symmetry_of
 
 _MAP_SUFFIXES = (".mrc", ".map", ".ccp4")
 
@@ -114,7 +115,9 @@ def _build(model: ModelFile | CarriedStructure, motion: Turning | Morphing | Non
         return rigid_class(model.name, _fitting_map(model.path, box_size, pixel_size))
     if motion is None:
         atoms = read_atoms(model.path, model.chains, model.assembly)
-        return class_of_atoms(model.name, [atoms], box_size, pixel_size, resolution)
+        traces = read_traces(model.path, model.chains, model.assembly)
+        rigid = class_of_atoms(model.name, [atoms], box_size, pixel_size, resolution)
+        return replace(rigid, symmetry=symmetry_of(traces, atoms.centre_angstrom))
     if isinstance(motion, Morphing):
         start = read_atoms(model.path, model.chains, model.assembly)
         end = read_atoms(motion.end.path, motion.end.chains, motion.end.assembly)

@@ -13,7 +13,7 @@ import torch
 from cryohydra._typing import Bool, Float, Int, Tensor
 from cryohydra.fourier.lattice import enlarge
 from cryohydra.inference.reconstruction import ClassMaps
-from cryohydra.inference.selection import without_the_least_missed
+from cryohydra.inference.selection import CLEARLY_MISSED, without_the_least_missed
 from cryohydra.training.annealing import Annealing
 from cryohydra.training.ascent import Ascent, Ground, ascent_from_nothing
 from cryohydra.training.grid_comparison import Comparison
@@ -24,8 +24,6 @@ from cryohydra.training.state import TrainingState
 
 _DOUBTED = (1 / 3, 1 / 4)
 """Part of the classes that newcomers may replace, in each round."""
-_CLEARLY_MISSED = 10.0
-"""Nats for each of its images by which a class is missed that needs no newcomer."""
 _STEPS_OF_NEWCOMERS = 1.0
 """Of the steps that all classes have."""
 _IMAGES_OF_A_NEWCOMER = 100
@@ -148,7 +146,7 @@ class AbInitio(Stage):
         rows = torch.nonzero(self.is_compared)[:, 0]
         num_clear = state.num_classes - round(_DOUBTED[self.num_rounds] * state.num_classes)
         evidence = state.classes.log_evidence[rows.to(state.device)]
-        clear = without_the_least_missed(evidence, num_clear, _CLEARLY_MISSED, self.is_seeded)
+        clear = without_the_least_missed(evidence, num_clear, CLEARLY_MISSED, self.is_seeded)
         num_doubted = state.num_classes - len(clear.kept)
         if not num_doubted:
             self.is_done = True

@@ -12,7 +12,7 @@ import torch
 
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.lattice import Lattice, enlarge
-from cryohydra.inference.selection import without_the_least_missed
+from cryohydra.inference.selection import CLEARLY_MISSED, without_the_least_missed
 from cryohydra.training.annealing import Annealing
 from cryohydra.training.ascent import Ascent, Ground, ascent_from_nothing
 from cryohydra.training.state import TrainingState
@@ -20,8 +20,6 @@ from cryohydra.training.state import TrainingState
 _DOUBTED = 1 / 4
 """Part of the classes that climb anew, but two at least: alone, a map takes up the strangers too."""
 _FEWEST_DOUBTED = 2
-_CLEARLY_MISSED = 10.0
-"""Nats for each of its images by which a class is missed that is left alone."""
 _NUM_ATTEMPTS = 4
 _IMAGES_OF_A_NEWCOMER = 100
 """For each step."""
@@ -48,7 +46,7 @@ class Doubted:
         num_doubted = max(_FEWEST_DOUBTED, round(_DOUBTED * num_classes))
         stays = None if state.seeds is None else state.seeds.is_seeded
         evidence, num_kept = state.classes.log_evidence, max(num_classes - num_doubted, 1)
-        kept = without_the_least_missed(evidence, num_kept, _CLEARLY_MISSED, stays).kept.tolist()
+        kept = without_the_least_missed(evidence, num_kept, CLEARLY_MISSED, stays).kept.tolist()
         classes = tuple(k for k in range(num_classes) if k not in kept)
         if len(classes) < _FEWEST_DOUBTED:
             return None

@@ -16,13 +16,11 @@ from sklearn.cluster import KMeans
 from cryohydra._typing import Bool, Float, Int, Tensor
 from cryohydra.fourier.lattice import Lattice, enlarge
 from cryohydra.inference.reconstruction import ClassMaps
-from cryohydra.inference.selection import without_the_least_missed
+from cryohydra.inference.selection import CLEARLY_MISSED, without_the_least_missed
 from cryohydra.inference.told_apart import ClassResiduals
 from cryohydra.training.class_variation import posed_images, vary
 from cryohydra.training.state import TrainingState
 
-_CLEARLY_MISSED = 10.0
-"""Nats for each of its images by which a class is missed that is left alone."""
 _LEAST = 1e-20
 _FEWEST_TO_SPLIT = 100
 _MOST_ASKED = 2000
@@ -150,7 +148,7 @@ def find_split(state: TrainingState) -> Split | None:
     stays = None if state.seeds is None else state.seeds.is_seeded
     twice = class_there_twice(state.classes.log_posterior().exp(), stays)
     if twice is None:
-        kept = without_the_least_missed(evidence, state.num_classes - 1, _CLEARLY_MISSED, stays).kept.tolist()
+        kept = without_the_least_missed(evidence, state.num_classes - 1, CLEARLY_MISSED, stays).kept.tolist()
         if len(kept) == state.num_classes:
             return None
         free = next(k for k in range(state.num_classes) if k not in kept)
