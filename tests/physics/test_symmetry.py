@@ -1,6 +1,7 @@
 """Symmetry from the chains of an atomic model."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from cryohydra._typing import Tensor
 from cryohydra.geometry.rotations import geodesic_angle, rotation_vector_to_matrix
 from cryohydra.physics.atoms import Trace
+from cryohydra.physics.mixture_files import MixtureFiles, ModelFile, build_classes
 from cryohydra.physics.symmetry import symmetry_of
 
 CENTRE = torch.tensor([5.0, -3.0, 8.0])
@@ -51,3 +53,17 @@ def test_copies_that_lie_askew_are_no_symmetry(chain: Tensor) -> None:
     askew[2] = Trace(RESIDUES, askew[2].positions_angstrom + torch.tensor([0.0, 0.0, 10.0]))
     assert len(symmetry_of(askew, CENTRE)) == 1
     assert len(symmetry_of([], CENTRE)) == 1
+
+
+def test_a_model_file_gives_a_class_its_symmetry(chain: Tensor, tmp_path: Path) -> None:
+    """Three copies of a chain, one with a phosphate ion that has a number and an atom P of its own."""
+    lines = []
+    for name, trace in zip("ABC", ring(chain), strict=True):
+        for number, (x, y, z) in enumerate(trace.positions_angstrom.tolist(), start=1):
+            at = f"{x:8.3f}{y:8.3f}{z:8.3f}"
+            lines.append(f"ATOM  {len(lines) + 1:5d}  CA  ALA {name}{number:4d}    {at}  1.00  0.00           C")
+    lines.append("HETATM  900  P   PO4 A 900       0.000   0.000   0.000  1.00  0.00           P")
+    path = tmp_path / "ring.pdb"
+    path.write_text("\n".join([*lines, "END"]))
+    (found,) = build_classes(MixtureFiles((ModelFile(path),), {}, None, 64, 6.0))
+    assert found.symmetry is not None and len(found.symmetry) == 3

@@ -13,7 +13,7 @@ import torch
 from cryohydra.inference.reconstruction import part_of
 from cryohydra.training import newcomers, search
 from cryohydra.training.newcomers import Doubted
-from cryohydra.training.parts import NUM_PARTS
+from cryohydra.training.parts import NUM_PARTS, batches_of_parts
 from cryohydra.training.search import Searching
 from cryohydra.training.state import TrainingState
 
@@ -78,12 +78,12 @@ def test_while_classes_are_in_doubt_a_search_goes_on_until_evidence_settles(
     assert stage.is_done and stage.is_last_search
 
 
-@pytest.mark.parametrize(("surest", "is_first", "num_made"), [(1.1, False, 7), (1.1, True, 3), (0.0, False, 0)])
+@pytest.mark.parametrize(("surest", "is_first", "num_maps"), [(1.1, False, 7), (1.1, True, 4), (0.0, False, 1)])
 def test_while_classes_are_in_doubt_a_part_is_compared_with_maps_of_all_others(
     begun: tuple[TrainingState, Searching],
     surest: float,
     is_first: bool,
-    num_made: int,
+    num_maps: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In a first pass, which has no earlier sums, once half of the parts are seen; the last part ends the pass."""
@@ -93,14 +93,12 @@ def test_while_classes_are_in_doubt_a_part_is_compared_with_maps_of_all_others(
         stage.begin(state)
     elif surest > 1:
         take_on_a_pass(state, stage)
-    before, num_changes = stage.halves, 0
+    met: list[Any] = []
     for index in stage.batches(state):
         stage.step(state, index)
-        if stage.current is not None:
-            num_changes += stage.halves is not before
-            before = stage.halves
-            assert bool(before.isfinite().all())
-    assert num_changes == num_made
+        if stage.current is not None and not (met and stage.slices is met[-1]):
+            met.append(stage.slices)
+    assert len(met) == num_maps
 
 
 def test_what_a_part_is_compared_with_is_made_without_it(
@@ -118,7 +116,9 @@ def test_what_a_part_is_compared_with_is_made_without_it(
         if changed is not None:
             stage.parts.sums.numerator[changed] *= 3
         stage.step(state, first)
-        compared[changed] = stage.halves
+        assert stage.current is not None and len(stage.slices) == 1
+        every, facing = torch.arange(2), torch.eye(3).expand(2, 3, 3)
+        compared[changed] = stage.slices[0].of_candidates(stage.current.compared, every, facing)
     assert torch.equal(compared[0], compared[None])
     assert not torch.allclose(compared[1], compared[None])
 
@@ -131,22 +131,31 @@ def test_newcomers_are_tried_out_if_their_images_need_them(
     assert stage.plan_of_newcomers is not None
     stage.plan_of_newcomers = replace(stage.plan_of_newcomers, num_steps=4)
     monkeypatch.setattr(Doubted, "of", lambda state: Doubted((0, 1), ROWS))
-    monkeypatch.setattr(newcomers, "_ERRORS", -math.inf if are_needed else math.inf)
+    monkeypatch.setattr(newcomers, "is_better", lambda before, now: are_needed)
     stage.is_in_doubt, pass_count, maps_before = True, stage.pass_count, state.maps
     assert stage._has_reason_to_go_on(state)
     stage._go_on()
+    # Going on from a checkpoint, newcomers begin anew.
+    stage.load_state_dict(stage.state_dict())
     notes = []
     for index in stage.batches(state):
         notes.append(stage.step(state, index).note)
-        if stage.newcomers is None:
+        if not stage.newcomers_are_due:
             break
     assert "attempt 1 of 4" in notes[0] and "attempt 4 of 4" in notes[-1]
-    assert stage.pass_count == pass_count and stage.newcomers is None and stage.num_calls_left == 1
+    assert stage.pass_count == pass_count and stage.newcomers is None and len(stage.kept_before_calls) == 1
     assert stage.reseeding.is_on_trial == are_needed and stage.is_done != are_needed
     assert (state.maps is not maps_before) == are_needed
     if are_needed:
         take_on_a_pass(state, stage)
         assert stage.pass_count == pass_count + 1
+
+
+@pytest.mark.parametrize("num_particles", [1, 3, 8, 21])
+def test_parts_hold_every_particle_once(num_particles: int) -> None:
+    batches = list(batches_of_parts(num_particles, 2, torch.Generator().manual_seed(0)))
+    assert torch.cat(batches).sort().values.tolist() == list(range(num_particles))
+    assert all(len(batch) and len(part_of(batch, NUM_PARTS).unique()) == 1 for batch in batches)
 
 
 def test_after_a_last_search_that_finds_nothing_all_is_done(

@@ -28,6 +28,7 @@ from cryohydra.model.tables import ClassScores, Conformation, ConformationTable,
 from cryohydra.physics.noise import NoiseSpectrum, spectrum_of_corners
 from cryohydra.training.ab_initio import AbInitio
 from cryohydra.training.annealing import Annealing
+from cryohydra.training.ascent import NUM_IMAGES_TO_START
 from cryohydra.training.gradient_search import GradientSearch
 from cryohydra.training.known_poses import KnownPoses
 from cryohydra.training.listener import Listener
@@ -195,7 +196,9 @@ def _ab_initio(settings: Settings, state: TrainingState, bound: int) -> AbInitio
         annealing,
         batch_size=batch_size,
         max_images=affordable,
-        num_images_to_start=min(300, settings.n_imgs_pretrain if settings.n_imgs_pretrain > 0 else 300),
+        num_images_to_start=min(
+            NUM_IMAGES_TO_START, settings.n_imgs_pretrain if settings.n_imgs_pretrain > 0 else NUM_IMAGES_TO_START
+        ),
     )
 
 

@@ -227,14 +227,14 @@ class _Rehearsing:
     def _index(self, size: int) -> Tensor:
         return torch.randperm(len(self.state), generator=self.state.generator)[:size]
 
-    def _fresh_step(self, stage: KnownPoses | Searching, size: int) -> None:
-        """A step of a pass that does not come to its end."""
+    def _fresh_step(self, stage: KnownPoses | Searching, size: int, part: int = 0) -> None:
+        """A step of a pass that does not come to its end; where it goes by parts, on images of one, some repeated."""
         if stage.current is not None:
             stage.current.num_seen = -len(self.state)
         index = self._index(size)
-        if isinstance(stage, Searching):
-            # In doubt a batch is of one part, which may be smaller than batches of all particles are.
-            index = index - part_of(index, NUM_PARTS)
+        if isinstance(stage, Searching) and stage.goes_by_parts(self.state):
+            index = index - part_of(index, NUM_PARTS) + part
+            index = index[index < len(self.state)]
         stage.step(self.state, index)
 
     def _ab_initio(self, stage: AbInitio) -> dict[int, Cost]:
@@ -283,6 +283,9 @@ class _Rehearsing:
         self.says("search, first pass")
         # Of whole batches: grids are cut as a whole where many images ask for them.
         first_search = in_batches(batch)
+        if stage.parts is not None and batch > 1:
+            # So far only the first half has images.
+            self._fresh_step(stage, batch, part=1)
         # Later passes compare with the maps of two halves, and with the poses held; in doubt they keep sums of parts.
         self._solve(stage)
         parts = stage.parts

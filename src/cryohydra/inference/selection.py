@@ -8,6 +8,7 @@ from cryohydra._typing import Bool, Float, Int, Tensor
 
 CLEARLY_MISSED = 10.0
 """Nats for each of its images by which a class is missed that is not to be doubted."""
+_ERRORS = 2.0
 _ROUNDS = 10
 _LEAST_LOG_WEIGHT = -14.0
 _FARTHEST = 50.0
@@ -21,6 +22,12 @@ def fitted_log_weight(log_evidence: Float[Tensor, "n k"], rounds: int = _ROUNDS)
         share = torch.softmax(log_evidence + log_weight, dim=1).mean(0)
         log_weight = share.log().clamp(min=_LEAST_LOG_WEIGHT)
     return log_weight
+
+
+def is_better(before: Float[Tensor, "n"], now: Float[Tensor, "n"]) -> bool:
+    """Whether the evidence of the same images has grown beyond two standard errors of its mean gain."""
+    gain = now - before
+    return bool(gain.mean() > _ERRORS * gain.std() / len(gain) ** 0.5)
 
 
 @dataclass(frozen=True)

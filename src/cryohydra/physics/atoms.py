@@ -92,6 +92,7 @@ def read_traces(path: Path, chains: Sequence[str] | None = None, assembly: str |
         found = {
             residue.seqid.num: atom.pos.tolist()
             for residue in chain
+            if residue.entity_type == gemmi.EntityType.Polymer
             for atom in residue
             if (atom.name, atom.element.name) in _OF_A_TRACE
         }
@@ -112,6 +113,7 @@ def _read_model(path: Path, assembly: str | None) -> gemmi.Model:
     structure.remove_waters()
     structure.remove_hydrogens()
     structure.remove_alternative_conformations()
+    structure.setup_entities()
     if len(structure) == 0:
         raise UnreadableFile(f"{path} holds no atomic model; a PDB or mmCIF file is wanted.")
     return structure[0] if assembly is None else _built_assembly(structure, assembly, path)

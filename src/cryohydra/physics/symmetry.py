@@ -8,7 +8,7 @@ from cryohydra._typing import Float, Tensor
 from cryohydra.physics.atoms import Trace
 
 _FARTHEST_ANGSTROM = 3.0
-"""Root mean square distance of chains that count as the same: less than maps of cryo-EM tell at these pixels."""
+"""Root mean square distance of chains that count as the same: less than images of a mixture tell apart."""
 _LEAST_SHARED = 0.8
 """Of the residues of the longer of two chains that are the same."""
 

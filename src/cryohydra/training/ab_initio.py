@@ -18,6 +18,7 @@ from cryohydra.training.annealing import Annealing
 from cryohydra.training.ascent import Ascent, Ground, ascent_from_nothing
 from cryohydra.training.grid_comparison import Comparison
 from cryohydra.training.listener import Tell
+from cryohydra.training.newcomers import IMAGES_OF_A_NEWCOMER, NUM_JUDGES
 from cryohydra.training.seeds import Seeds
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
@@ -26,12 +27,7 @@ _DOUBTED = (1 / 3, 1 / 4)
 """Part of the classes that newcomers may replace, in each round."""
 _STEPS_OF_NEWCOMERS = 1.0
 """Of the steps that all classes have."""
-_IMAGES_OF_A_NEWCOMER = 100
-"""For each step. The images that newcomers climb on are of several structures: with a quarter of strangers among them,
-100 images at a time find the poses of a complex whose own images alone need 50."""
 _STEPS_AFTERWARDS = 0.25
-_NUM_JUDGES = 2000
-"""Images whose evidence decides."""
 
 
 class AbInitio(Stage):
@@ -173,7 +169,7 @@ class AbInitio(Stage):
             comparer.compare(pool, state.weighted(index, band), band, state.shift_prior, balance=0.0).log_evidence
         )
         num_asked = sum(map(len, self.verdicts))
-        if num_asked >= min(_NUM_JUDGES, len(state)):
+        if num_asked >= min(NUM_JUDGES, len(state)):
             self._choose(state, newcomers, torch.cat(self.verdicts))
         return f"{num_asked} images asked which of {len(pool)} maps they need"
 
@@ -201,7 +197,7 @@ class AbInitio(Stage):
 
     def _images_of_newcomers(self, num_newcomers: int) -> int:
         """Of a step."""
-        return min(_IMAGES_OF_A_NEWCOMER * num_newcomers, len(self.members))
+        return min(IMAGES_OF_A_NEWCOMER * num_newcomers, len(self.members))
 
     def _plan_of_newcomers(self) -> Annealing:
         return replace(self.annealing, num_steps=max(1, round(_STEPS_OF_NEWCOMERS * self.annealing.num_steps)))
@@ -233,4 +229,4 @@ def _teachers(log_evidence: Float[Tensor, "n k"], kept: Int[Tensor, "m"]) -> Boo
     surest, likeliest = probability.max(1)
     is_doubted = ~torch.isin(likeliest, kept)
     is_in_need = is_doubted & (without.amax(1) < surest)
-    return is_in_need if int(is_in_need.sum()) >= _IMAGES_OF_A_NEWCOMER else is_doubted
+    return is_in_need if int(is_in_need.sum()) >= IMAGES_OF_A_NEWCOMER else is_doubted

@@ -25,6 +25,8 @@ from cryohydra.training.annealing import Annealing, level_for_radius, shift_step
 from cryohydra.training.grid_comparison import Comparison, GridComparer
 from cryohydra.training.state import TrainingState
 
+NUM_IMAGES_TO_START = 300
+"""That, backprojected in random poses, make a first map."""
 _PARTICLE_RADIUS = 0.45
 """Of the sphere to which density is confined, as a fraction of the box."""
 _LEAST_SIGNAL = 0.02
@@ -241,7 +243,7 @@ def ascent_from_nothing(
     members: Int[Tensor, "m"],
     num_maps: int,
     batch_size: int,
-    num_images_to_start: int = 300,
+    num_images_to_start: int,
 ) -> Ascent:
     """Maps of images in random poses, at the foot of their ascent.
 

@@ -12,23 +12,22 @@ import torch
 
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.lattice import Lattice, enlarge
-from cryohydra.inference.selection import CLEARLY_MISSED, without_the_least_missed
+from cryohydra.inference.selection import CLEARLY_MISSED, is_better, without_the_least_missed
 from cryohydra.training.annealing import Annealing
-from cryohydra.training.ascent import Ascent, Ground, ascent_from_nothing
+from cryohydra.training.ascent import NUM_IMAGES_TO_START, Ascent, Ground, ascent_from_nothing
 from cryohydra.training.state import TrainingState
 
 _DOUBTED = 1 / 4
 """Part of the classes that climb anew, but two at least: alone, a map takes up the strangers too."""
 _FEWEST_DOUBTED = 2
 _NUM_ATTEMPTS = 4
-_IMAGES_OF_A_NEWCOMER = 100
-"""For each step."""
+IMAGES_OF_A_NEWCOMER = 100
+"""For each step. The images that newcomers climb on are of several structures: with a quarter of strangers among them,
+100 images at a time find the poses of a complex whose own images alone need 50."""
 _FEWEST_IMAGES = 50
 """Of a class."""
-_NUM_JUDGES = 2000
+NUM_JUDGES = 2000
 """Images whose evidence decides, at most."""
-_ERRORS = 2.0
-"""Standard errors of the mean gain by which newcomers must be better than the classes that are there."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,8 @@ class Newcomers:
         """Begin the first attempt."""
         self.doubted, self.plan = doubted, plan
         self.ground = Ground.of(state, plan.last_radius)
-        self.batch_size = min(_IMAGES_OF_A_NEWCOMER * len(doubted.classes), len(doubted.members))
-        drawn = torch.randperm(len(doubted.members), generator=state.generator)[:_NUM_JUDGES]
+        self.batch_size = min(IMAGES_OF_A_NEWCOMER * len(doubted.classes), len(doubted.members))
+        drawn = torch.randperm(len(doubted.members), generator=state.generator)[:NUM_JUDGES]
         self._judges = doubted.members[drawn]
         assert state.maps is not None
         self._evidence_before = self._evidence(state, enlarge(state.maps.values[list(doubted.classes)], self._lattice))
@@ -101,8 +100,7 @@ class Newcomers:
         if self._best is None:
             return None
         maps, evidence = self._best
-        gain = evidence - self._evidence_before
-        return maps if bool(gain.mean() > _ERRORS * gain.std() / len(gain) ** 0.5) else None
+        return maps if is_better(self._evidence_before, evidence) else None
 
     def _judge(self, state: TrainingState) -> None:
         maps = self._ascent.maps
@@ -115,7 +113,8 @@ class Newcomers:
 
     def _from_nothing(self, state: TrainingState) -> Ascent:
         num_maps = len(self.doubted.classes)
-        return ascent_from_nothing(state, self.ground, self.plan, self.doubted.members, num_maps, self.batch_size)
+        members, num_start = self.doubted.members, NUM_IMAGES_TO_START
+        return ascent_from_nothing(state, self.ground, self.plan, members, num_maps, self.batch_size, num_start)
 
     def _evidence(self, state: TrainingState, maps: Float[Tensor, "d n n n"]) -> Float[Tensor, "j"]:
         """Log probability of the images that judge, over that of noise alone, maps as likely as each other."""

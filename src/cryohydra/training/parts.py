@@ -19,9 +19,10 @@ _ENOUGH = NUM_PARTS // 2
 
 
 def batches_of_parts(num_particles: int, batch_size: int, generator: torch.Generator) -> Iterator[Int[Tensor, "b"]]:
-    """Every particle once, part by part, in random order within each."""
-    for part in range(NUM_PARTS):
-        rows = torch.arange(part, num_particles, NUM_PARTS)
+    """Every particle once, part by part, in random order within each; parts of few particles may be empty."""
+    every = torch.arange(num_particles)
+    for part in range(min(NUM_PARTS, num_particles)):
+        rows = every[part_of(every, NUM_PARTS) == part]
         yield from rows[torch.randperm(len(rows), generator=generator)].split(batch_size)
 
 
@@ -31,7 +32,7 @@ class Parts:
     def __init__(self, lattice: Lattice, num_classes: int, device: torch.device):
         self.sums = ClassSums.empty(lattice, num_classes, device, NUM_PARTS)
         self._known = set[int]()
-        """Parts, but the one that is being added, whose particles were."""
+        """Parts whose sums are complete."""
         self._now: int | None = None
 
     def turn_to(self, index: Int[Tensor, "b"]) -> bool:
@@ -57,7 +58,7 @@ class Parts:
         """Maps of all parts but the one that is being added, up to a radius; None while too few are known."""
         if len(self._known) < _ENOUGH:
             return None
-        narrow = self.sums.in_halves().within(radius)
+        narrow = self.sums.within(radius)
         mask = particle_mask(narrow.lattice, particle_radius, self.sums.numerator.device)
         maps, _ = narrow.solve(mask, follows_density=follows_density)
         return enlarge(maps.values, self.sums.lattice)

@@ -16,7 +16,7 @@ from sklearn.cluster import KMeans
 from cryohydra._typing import Bool, Float, Int, Tensor
 from cryohydra.fourier.lattice import Lattice, enlarge
 from cryohydra.inference.reconstruction import ClassMaps
-from cryohydra.inference.selection import CLEARLY_MISSED, without_the_least_missed
+from cryohydra.inference.selection import CLEARLY_MISSED, is_better, without_the_least_missed
 from cryohydra.inference.told_apart import ClassResiduals
 from cryohydra.training.class_variation import posed_images, vary
 from cryohydra.training.state import TrainingState
@@ -27,8 +27,6 @@ _MOST_ASKED = 2000
 """Images of a class that are asked whether they differ."""
 _RESOLVED = 0.5
 """Correlation of half maps down to which differences are looked for."""
-_ERRORS = 2.0
-"""Standard errors of the mean gain by which a trial must be better."""
 _TABLES = ("poses", "classes")
 
 
@@ -104,7 +102,7 @@ class Reseeding:
     def ended(self, state: TrainingState, halves: Float[Tensor, "h n n n"]) -> Float[Tensor, "h n n n"]:
         """Judge the trial, if there is one: the maps to go on from."""
         if self._before is not None:
-            if _is_better(self._before["evidence"], _evidence(state)):
+            if is_better(self._before["evidence"], _evidence(state)):
                 self.num_kept += 1
             else:
                 halves = self._put_back(state)
@@ -252,8 +250,3 @@ def _share(state: TrainingState, classes: list[int], stem: int) -> None:
 def _evidence(state: TrainingState) -> Float[Tensor, "n"]:
     """Log probability of each image over that of noise alone."""
     return torch.logsumexp(state.classes.log_weight + state.classes.log_evidence, dim=1)
-
-
-def _is_better(before: Float[Tensor, "n"], now: Float[Tensor, "n"]) -> bool:
-    gain = now - before
-    return bool(gain.mean() > _ERRORS * gain.std() / len(gain) ** 0.5)

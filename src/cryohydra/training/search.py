@@ -69,15 +69,8 @@ PASSES_OVER_ALL_CLASSES = 2
 again, as long as that changes something."""
 
 _SAVED = (
-    "radius",
-    "pass_count",
-    "is_searching",
-    "is_last_search",
-    "evidence_before",
-    "halves",
-    "prunes",
-    "num_pruned",
-    "num_calls_left",
+    *("radius", "pass_count", "is_searching", "is_last_search", "is_in_doubt", "evidence_before", "halves"),
+    *("prunes", "num_pruned", "newcomers_are_due", "kept_before_calls"),
 )
 
 
@@ -192,8 +185,11 @@ class Searching(Stage):
         """Whether classes are not told well when a pass begins."""
         self.evidence_before = -math.inf
         self.reseeding = Reseeding(most_trials)
-        self.plan_of_newcomers, self.num_calls_left = newcomers, _MOST_CALLS
+        self.plan_of_newcomers = newcomers
         self.newcomers: Newcomers | None = None
+        self.newcomers_are_due = False
+        self.kept_before_calls: list[int] = []
+        """For each call for newcomers, how many trials had been kept by then."""
         self.prunes, self.num_pruned = prunes, 0
         self._slicers = GridSlicers()
 
@@ -223,21 +219,32 @@ class Searching(Stage):
     def batches(self, state: TrainingState) -> Iterator[Int[Tensor, "b"]]:
         """Every particle once, in random order; where classes are in doubt, one part of them after the other.
 
-        Newcomers, where there are some, come between passes and draw their images themselves.
+        Newcomers, where they are due, come between passes and draw their images themselves.
         """
-        while self.newcomers is not None:
+        while self.newcomers_are_due:
             yield torch.arange(0)
-        if self._goes_by_parts(state):
+        if self.goes_by_parts(state):
             yield from batches_of_parts(len(state), self.batch_size, state.generator)
         else:
             yield from super().batches(state)
 
-    def _goes_by_parts(self, state: TrainingState) -> bool:
-        return self.is_searching and self.slice_kind == "sliced" and _is_in_doubt(state)
+    def goes_by_parts(self, state: TrainingState) -> bool:
+        """Whether a pass that begins now compares each part of the particles with maps of the others."""
+        return self.is_searching and self.slice_kind == "sliced" and self._doubts(state)
+
+    def _doubts(self, state: TrainingState) -> bool:
+        """Whether classes are not told well; a trial is judged by maps of the kind that it began with."""
+        if self.reseeding.is_on_trial:
+            return self.is_in_doubt
+        return float(state.classes.log_posterior().amax(1).exp().mean()) < _SURE
 
     def _begin_pass(self, state: TrainingState) -> MapPass:
-        self.is_in_doubt = _is_in_doubt(state)
-        if not self._goes_by_parts(state):
+        is_in_doubt = self._doubts(state)
+        if is_in_doubt != self.is_in_doubt:
+            # Maps of most images explain more than those of half of them.
+            self.evidence_before = -math.inf
+        self.is_in_doubt = is_in_doubt
+        if not self.goes_by_parts(state):
             self.parts = None
         elif self.parts is None:
             self.parts = Parts(self.lattice, state.num_classes, state.device)
@@ -261,11 +268,8 @@ class Searching(Stage):
 
     def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
         """Find or sharpen the poses of a batch and add it to the sums, or let newcomers climb."""
-        if self.newcomers is not None:
-            gain, note = self.newcomers.step(state)
-            if self.newcomers.is_done:
-                self._try_out(state, self.newcomers)
-            return StepResult(loss=-gain, note=note)
+        if self.newcomers_are_due:
+            return self._raise_newcomers(state)
         current = self.current = self.current or self._begin_pass(state)
         searches = self.is_searching and not self._search_is_in_vain()
         note = f"pass {self.pass_count + 1}, {'searching' if searches else 'sharpening'}, band {self.radius}"
@@ -289,12 +293,11 @@ class Searching(Stage):
             # Only what is compared is needed.
             others = parts.maps_of_others(current.compared.radius, self.particle_radius, self.follows_density)
             if others is not None:
-                self.halves = others
-                current.halves = self._slices_of_maps()
-                self.slices = self._slices_of_halves(state)
+                compared = LatticeSlices(self.lattice, others, self._slicers)
+                current.halves, self.slices = compared, [compared]
 
     def _find(self, state: TrainingState, index: Int[Tensor, "b"], current: MapPass, half: int) -> Float[Tensor, "b"]:
-        """Search the poses of images of one half of all, weigh their classes and add them where they may lie."""
+        """Search the poses of images that meet the same maps, weigh their classes and add them where they may lie."""
         rows, images = index.to(state.device), state.weighted(index, current.summed)
         class_before = state.classes.log_posterior(rows).argmax(1)
         found, gain = self._search(state, rows, images, current, half)
@@ -425,15 +428,9 @@ class Searching(Stage):
 
     def _has_reason_to_go_on(self, state: TrainingState) -> bool:
         """What may lift a search out of where it has settled."""
-        num_kept, was_on_trial = self.reseeding.num_kept, self.reseeding.is_on_trial
-        self.halves, goes_on = self.reseeding.settled(state, self.halves)
-        is_in_vain = was_on_trial and self.reseeding.num_kept == num_kept
-        if is_in_vain and self.num_calls_left < _MOST_CALLS:
-            self.num_calls_left = 0
-        if not goes_on:
-            self.newcomers = self._call(state)
-        goes_on |= self.newcomers is not None
-        return goes_on or (self.prunes and self._prune(state))
+        self.halves, is_on_trial = self.reseeding.settled(state, self.halves)
+        self.newcomers_are_due = not is_on_trial and self._calls_newcomers(state)
+        return is_on_trial or self.newcomers_are_due or (self.prunes and self._prune(state))
 
     def _go_on(self) -> None:
         self.is_done = self.is_last_search = False
@@ -441,22 +438,30 @@ class Searching(Stage):
         self.is_searching = self.is_in_doubt
         self.evidence_before, self.parts = -math.inf, None
 
-    def _call(self, state: TrainingState) -> Newcomers | None:
-        """Newcomers, if classes are in doubt and some can be done without."""
-        if self.plan_of_newcomers is None or not self.num_calls_left or not self.is_in_doubt:
-            return None
-        doubted = Doubted.of(state)
-        return None if doubted is None else Newcomers(state, self.plan_of_newcomers, doubted)
+    def _calls_newcomers(self, state: TrainingState) -> bool:
+        """Whether classes are in doubt, some can be done without, and newcomers called before were of use."""
+        calls = self.kept_before_calls
+        were_of_use = not calls or self.reseeding.num_kept > calls[-1]
+        may_call = self.plan_of_newcomers is not None and len(calls) < _MOST_CALLS and were_of_use
+        return may_call and self.is_in_doubt and Doubted.of(state) is not None
 
-    def _try_out(self, state: TrainingState, newcomers: Newcomers) -> None:
-        """Put newcomers in the place of classes, if their images need them; end if not."""
-        self.newcomers, self.num_calls_left = None, self.num_calls_left - 1
-        maps = newcomers.chosen()
-        if maps is None:
-            self.is_done = True
-        else:
-            classes, maps = list(newcomers.doubted.classes), enlarge(maps, self.lattice)
-            self.halves = self.reseeding.try_out(state, self.halves, classes, maps)
+    def _raise_newcomers(self, state: TrainingState) -> StepResult:
+        """Let newcomers climb; when they have, put them in the place of classes if their images need them."""
+        if self.newcomers is None:
+            doubted = Doubted.of(state)
+            assert self.plan_of_newcomers is not None and doubted is not None
+            self.newcomers = Newcomers(state, self.plan_of_newcomers, doubted)
+        newcomers = self.newcomers
+        gain, note = newcomers.step(state)
+        if newcomers.is_done:
+            self.kept_before_calls.append(self.reseeding.num_kept)
+            self.newcomers, self.newcomers_are_due, maps = None, False, newcomers.chosen()
+            if maps is not None:
+                classes, maps = list(newcomers.doubted.classes), enlarge(maps, self.lattice)
+                self.halves = self.reseeding.try_out(state, self.halves, classes, maps)
+            else:
+                self.is_done = not (self.prunes and self._prune(state))
+        return StepResult(loss=-gain, note=note)
 
     def _prune(self, state: TrainingState) -> bool:
         """Take away the classes that images can do without; whether there were any."""
@@ -473,6 +478,7 @@ class Searching(Stage):
         assert state.maps is not None
         if self.pass_count == 0 and self.current is not None:
             self._end_pass(state, self.current)
+        self.parts = self.current = self.newcomers = None
         self.halves = self.reseeding.ended(state, self.halves)
         # A search that its bound ended, not what it found, has pruned nothing yet.
         if self.prunes and self._prune(state):
@@ -481,7 +487,7 @@ class Searching(Stage):
         state.fields_are_fitted = True
         known = state.maps.known_radius()
         num_kept = self.reseeding.num_kept
-        reseeded = f", {num_kept} classes put to better use" if num_kept else ""
+        reseeded = f", {num_kept} of the trials with other maps kept" if num_kept else ""
         pruned = f", {self.num_pruned} classes that images can do without taken away" if self.num_pruned else ""
         return (
             f"Search: {self.pass_count} passes{reseeded}{pruned}, maps known to {known} Fourier pixels (halves agree "
@@ -497,10 +503,6 @@ class Searching(Stage):
         self.reseeding.load_state_dict(saved["reseeding"])
         for name in _SAVED:
             setattr(self, name, saved[name])
-
-
-def _is_in_doubt(state: TrainingState) -> bool:
-    return float(state.classes.log_posterior().amax(1).exp().mean()) < _SURE
 
 
 def _matters(state: TrainingState, rows: Int[Tensor, "b"]) -> Bool[Tensor, "b k"]:
