@@ -1,5 +1,6 @@
 """`drgnai train` around the training: results are never lost, stops can be continued, notes are told."""
 
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ class Trainings:
         self.asked: list[Settings] = []
         self.ends_with: BaseException | None = None
         self.refuses_with: UserError | None = None
+        self.is_sent: signal.Signals | None = None
 
     def build(self, settings: Settings, run: RunFolder, listener: object) -> SimpleNamespace:
         if self.refuses_with:
@@ -31,6 +33,8 @@ class Trainings:
         run.weights_path(len(self.asked)).write_text("weights")
         if self.ends_with:
             raise self.ends_with
+        if self.is_sent:
+            signal.raise_signal(self.is_sent)
 
 
 @pytest.fixture
@@ -105,6 +109,20 @@ def test_stopping_tells_how_to_continue(
     assert main(["train", str(out)]) == 130
     assert f"drgnai train {out} --load" in capsys.readouterr().err
     assert analysed == []
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_signals_of_a_cluster_stop_as_ctrl_c_does(
+    out: Path, trainings: Trainings, sent: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.signal(sent, signal.SIG_IGN)  # as a shell does for what it starts in the background
+    try:
+        trainings.is_sent = sent
+        assert main(["train", str(out)]) == 130
+        assert "--load" in capsys.readouterr().err
+        assert signal.getsignal(sent) == signal.SIG_IGN
+    finally:
+        signal.signal(sent, before)
 
 
 def test_refused_training_moves_nothing(out: Path, trainings: Trainings, analysed: list[Path]) -> None:

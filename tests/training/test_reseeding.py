@@ -67,6 +67,18 @@ def test_two_structures_in_one_class_are_parted(state: TrainingState, two_struct
     assert max(is_same.mean(), 1 - is_same.mean()) > 0.95
 
 
+def test_what_explains_better_is_kept_at_once(state: TrainingState) -> None:
+    halves = state.maps.values.repeat(2, 1, 1, 1)
+    trials = Reseeding(most_trials=1)
+    trials.settled(state, halves)
+    state.classes.log_evidence -= 1.0
+    trials.keep_if_better(state)
+    assert trials.is_on_trial and trials.num_kept == 0
+    state.classes.log_evidence += 1.5 + 0.1 * torch.randn(NUM_IMAGES, 1, generator=torch.Generator().manual_seed(0))
+    trials.keep_if_better(state)
+    assert not trials.is_on_trial and trials.num_kept == 1
+
+
 def test_what_explains_no_better_is_put_back(state: TrainingState, monkeypatch: pytest.MonkeyPatch) -> None:
     halves = state.maps.values.repeat(2, 1, 1, 1)
     before = {name: value.clone() for name, value in state.classes.state_dict().items()}

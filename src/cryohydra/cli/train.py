@@ -2,7 +2,10 @@
 
 import argparse
 import shlex
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ Examples:
   drgnai train OUT --load           go on where an earlier training stopped
   tensorboard --logdir OUT/out      learning curves and pictures while it runs
 
+Ctrl-C, or the SIGTERM by which a cluster ends a job, saves what there is first.
 GPUs are used if there are any; CUDA_VISIBLE_DEVICES chooses among them.
 """
 
@@ -49,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     outdir: Path = args.outdir
     progress = Progress()
     try:
-        train(outdir, progress, continues=args.load, uses_all_gpus=args.multigpu)
+        with _stopped_by_signals():
+            train(outdir, progress, continues=args.load, uses_all_gpus=args.multigpu)
     except KeyboardInterrupt:
         progress.close()
         folder = shlex.quote(str(outdir))
@@ -59,6 +64,17 @@ def run(args: argparse.Namespace) -> int:
         report = analyze_run(outdir, AnalyzeOptions(), progress)
         progress.says(f"Report: {report}")
     return 0
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """What clusters send before they end a job, SIGTERM, stops as Ctrl-C does; so does SIGINT where a shell hid it."""
+    before = {one: signal.signal(one, signal.default_int_handler) for one in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def train(outdir: Path, progress: Progress, *, continues: bool = False, uses_all_gpus: bool = False) -> None:

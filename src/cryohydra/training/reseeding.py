@@ -99,13 +99,17 @@ class Reseeding:
             _share(state, classes, stems_from)
         return halves.flatten(0, 1)
 
+    def keep_if_better(self, state: TrainingState) -> None:
+        """Keep what is on trial, if images are explained better already; what is not goes on until it has settled."""
+        if self._before is not None and is_better(self._before["evidence"], _evidence(state)):
+            self.num_kept += 1
+            self._before = None
+
     def ended(self, state: TrainingState, halves: Float[Tensor, "h n n n"]) -> Float[Tensor, "h n n n"]:
         """Judge the trial, if there is one: the maps to go on from."""
+        self.keep_if_better(state)
         if self._before is not None:
-            if is_better(self._before["evidence"], _evidence(state)):
-                self.num_kept += 1
-            else:
-                halves = self._put_back(state)
+            halves = self._put_back(state)
             self._before = None
         return halves
 

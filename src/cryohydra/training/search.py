@@ -400,6 +400,7 @@ class Searching(Stage):
         state.classes.update_weights()
         evidence = float(done.evidence) / done.num_seen
         self.pass_count += 1
+        self.reseeding.keep_if_better(state)
         wider, least_gain = self.radius, _LEAST_GAIN_ON_TRIAL
         # A trial is judged in the band and noise that it began with.
         if not self.reseeding.is_on_trial:
