@@ -1,6 +1,6 @@
 """Classes that images can do without, all at once, for maps that climb from nothing on the images of these classes.
 
-A complex whose images are few, in much noise and among others does not find its poses by expectation and maximisation:
+A complex whose images are few, in much noise and among others may never find its poses by expectation and maximisation:
 its images are shared by the classes that show nothing clearly. Once all others have settled, hardly any strangers are
 left among these images, and maps that compete for them climb as in ab initio. Not every attempt finds the poses;
 evidence tells which did.

@@ -19,7 +19,7 @@ _ENOUGH = NUM_PARTS // 2
 
 
 def batches_of_parts(num_particles: int, batch_size: int, generator: torch.Generator) -> Iterator[Int[Tensor, "b"]]:
-    """Every particle once, part by part, in random order within each; parts of few particles may be empty."""
+    """Every particle once, part by part, in random order within each."""
     every = torch.arange(num_particles)
     for part in range(min(NUM_PARTS, num_particles)):
         rows = every[part_of(every, NUM_PARTS) == part]
