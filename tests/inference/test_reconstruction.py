@@ -26,9 +26,8 @@ def _sums(blobs, images, weight: torch.Tensor, num_parts: int = 2) -> ClassSums:
 
 def test_maps_come_back_and_say_how_far_they_are_known(blobs, take_images) -> None:
     images = take_images(blobs, BAND, 400, signal=3000.0, shift_std_px=1.0)
-    maps, _ = _sums(blobs, images, torch.nn.functional.one_hot(images.labels, 2).float()).solve(
-        particle_mask(LATTICE, 0.45)
-    )
+    sums = _sums(blobs, images, torch.nn.functional.one_hot(images.labels, 2).float())
+    maps = sums.solve(particle_mask(LATTICE, 0.45)).maps
     true = blobs.on_lattice(LATTICE)
     inside = LATTICE.distance() <= 7
     for k in range(2):
@@ -39,14 +38,14 @@ def test_maps_come_back_and_say_how_far_they_are_known(blobs, take_images) -> No
 
 def test_noise_is_known_to_be_nothing(blobs, take_images) -> None:
     images = take_images(blobs, BAND, 200, signal=1e-3)
-    maps, _ = _sums(blobs, images, torch.full((200, 2), 0.5)).solve(particle_mask(LATTICE, 0.45))
+    maps = _sums(blobs, images, torch.full((200, 2), 0.5)).solve(particle_mask(LATTICE, 0.45)).maps
     assert maps.known_radius() <= 3
 
 
 def test_a_class_without_images_is_empty_and_finite(blobs, take_images) -> None:
     images = take_images(blobs, BAND, 50, signal=300.0)
     weight = torch.tensor([1.0, 0.0]).expand(50, 2)
-    maps, _ = _sums(blobs, images, weight).solve(particle_mask(LATTICE, 0.45))
+    maps = _sums(blobs, images, weight).solve(particle_mask(LATTICE, 0.45)).maps
     assert bool(maps.values.isfinite().all())
     assert float(maps.values[1].abs().max()) < 1e-3 * float(maps.values[0].abs().max())
 
@@ -63,11 +62,13 @@ def test_a_half_knows_nothing_of_the_other_halfs_images(blobs, take_images) -> N
     # The class of odd particles is the other one; that of even ones stays.
     right = torch.nn.functional.one_hot(images.labels, 2).float()
     changed = torch.where((torch.arange(100) % 2 == 1)[:, None], 1 - right, right)
-    before, after = (_sums(blobs, images, weight).solve(mask)[1] for weight in (right, changed))
+    before, after = (_sums(blobs, images, weight).solve(mask).halves() for weight in (right, changed))
     # Damping, one number for each shell, may differ, and with it a little across shells: the halves agree less.
     shell = LATTICE.distance().round() == 4
     for half, least, most in ((0, 0.88, 1.001), (1, -1.0, 0.6)):
-        cosine = torch.nn.functional.cosine_similarity(before[half][:, shell], after[half][:, shell], dim=1)
+        cosine = torch.nn.functional.cosine_similarity(
+            *(maps.unflatten(0, (2, -1))[half][:, shell] for maps in (before, after)), dim=1
+        )
         assert bool(((cosine > least) & (cosine < most)).all())
 
 
@@ -79,8 +80,7 @@ def test_parts_make_the_maps_of_their_images(blobs, take_images) -> None:
     parts = _sums(blobs, images, right, num_parts=8)
     others = right * (torch.arange(400) % 8 != 3)[:, None]
     for expected in (right, others):
-        maps, halves = parts.solve(mask)
-        expected_maps, expected_halves = _sums(blobs, images, expected).solve(mask)
-        torch.testing.assert_close(maps.values, expected_maps.values)
-        torch.testing.assert_close(halves, expected_halves)
+        of_parts, of_halves = parts.solve(mask), _sums(blobs, images, expected).solve(mask)
+        torch.testing.assert_close(of_parts.maps.values, of_halves.maps.values)
+        torch.testing.assert_close(of_parts.halves(), of_halves.halves())
         parts.forget(3)

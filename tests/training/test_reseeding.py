@@ -39,8 +39,9 @@ def _solve(state: TrainingState) -> torch.Tensor:
     lattice = Lattice(state.images.box_size, RADIUS)
     done = MapPass(state, lattice, None, RADIUS, LocalSteps(count=0))
     done.add(state, ROWS, state.weighted(ROWS, done.summed), state.classes.log_posterior().exp())
-    state.maps, halves = done.sums.solve(particle_mask(lattice, 0.45))
-    return halves.flatten(0, 1)
+    solution = done.sums.solve(particle_mask(lattice, 0.45))
+    state.maps = solution.maps
+    return solution.halves()
 
 
 def _weigh(state: TrainingState, maps: torch.Tensor) -> None:
@@ -112,7 +113,7 @@ def test_one_structure_is_not_parted(state: TrainingState, two_structures: Path)
     lattice = state.maps.lattice
     done = MapPass(state, lattice, None, RADIUS, LocalSteps(count=0))
     done.add(state, rows, state.weighted(rows, done.summed), torch.tensor([[1.0, 0.0]]).expand(len(rows), 2))
-    state.maps, _ = done.sums.solve(particle_mask(lattice, 0.45))
+    state.maps = done.sums.solve(particle_mask(lattice, 0.45)).maps
     members = reseeding._members
     try:
         reseeding._members = lambda state, k: rows if k == 0 else members(state, k)[:0]

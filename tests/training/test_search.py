@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from cryohydra.inference.reconstruction import part_of
-from cryohydra.training import newcomers, search
+from cryohydra.training import newcomers, search, search_pass
+from cryohydra.training.map_pass import MapPass
 from cryohydra.training.newcomers import Doubted
 from cryohydra.training.parts import NUM_PARTS, batches_of_parts
 from cryohydra.training.search import Searching
+from cryohydra.training.search_pass import Changes, SearchPass
 from cryohydra.training.state import TrainingState
 
 ROWS = torch.arange(48)
@@ -46,17 +48,16 @@ def test_a_search_goes_on_only_if_a_pilot_finds_something(
     begun: tuple[TrainingState, Searching], finds_something: bool, num_searched: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, stage = begun
-    monkeypatch.setattr(search, "PILOT", 2 * BATCH)
-    monkeypatch.setattr(search, "_CLEAR_GAIN", float("inf"))  # no class changes
+    monkeypatch.setattr(search_pass, "PILOT", 2 * BATCH)
+    monkeypatch.setattr(search_pass, "_CLEAR_GAIN", float("inf"))  # no class changes
     monkeypatch.setattr(search, "_SURE", 0.0)
-    real, searched = Searching._search, []
+    searched = []
 
-    def counted(self: Searching, state: TrainingState, rows: torch.Tensor, *args: Any) -> Any:
-        found, _ = real(self, state, rows, *args)
+    def counted(self: SearchPass, state: TrainingState, rows: torch.Tensor, *args: Any) -> torch.Tensor:
         searched.append(len(rows))
-        return found, torch.full((len(rows),), math.inf if finds_something else 0.0)
+        return torch.full((len(rows),), math.inf if finds_something else 0.0)
 
-    monkeypatch.setattr(Searching, "_search", counted)
+    monkeypatch.setattr(SearchPass, "_hold_likelier", counted)
     for index in ROWS.split(BATCH):
         note = stage.step(state, index).note
     assert sum(searched) == num_searched
@@ -67,10 +68,10 @@ def test_while_classes_are_in_doubt_a_search_goes_on_until_evidence_settles(
     begun: tuple[TrainingState, Searching], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, stage = begun
-    monkeypatch.setattr(search, "PILOT", BATCH)
+    monkeypatch.setattr(search_pass, "PILOT", BATCH)
     monkeypatch.setattr(search, "_SURE", 1.1)
-    monkeypatch.setattr(search, "_LITTLE_FOUND", math.inf)  # poses gain nothing
-    monkeypatch.setattr(search, "_FEW_CHANGES", 1.1)
+    monkeypatch.setattr(search_pass, "_LITTLE_FOUND", math.inf)  # poses gain nothing
+    monkeypatch.setattr(search_pass, "_FEW_CHANGES", 1.1)
     for _ in range(stage.num_passes - stage.pass_count):
         if not stage.is_done:
             for index in stage.batches(state):
@@ -96,8 +97,8 @@ def test_while_classes_are_in_doubt_a_part_is_compared_with_maps_of_all_others(
     met: list[Any] = []
     for index in stage.batches(state):
         stage.step(state, index)
-        if stage.current is not None and not (met and stage.slices is met[-1]):
-            met.append(stage.slices)
+        if isinstance(stage.current, SearchPass) and not (met and stage.current.maps is met[-1]):
+            met.append(stage.current.maps)
     assert len(met) == num_maps
 
 
@@ -116,9 +117,9 @@ def test_what_a_part_is_compared_with_is_made_without_it(
         if changed is not None:
             stage.parts.sums.numerator[changed] *= 3
         stage.step(state, first)
-        assert stage.current is not None and len(stage.slices) == 1
+        assert isinstance(stage.current, SearchPass) and len(stage.current.of_halves) == 1
         every, facing = torch.arange(2), torch.eye(3).expand(2, 3, 3)
-        compared[changed] = stage.slices[0].of_candidates(stage.current.compared, every, facing)
+        compared[changed] = stage.current.of_halves[0].of_candidates(stage.current.compared, every, facing)
     assert torch.equal(compared[0], compared[None])
     assert not torch.allclose(compared[1], compared[None])
 
@@ -164,7 +165,9 @@ def test_after_a_last_search_that_finds_nothing_all_is_done(
     state, stage = begun
     monkeypatch.setattr(search, "_SURE", 0.0)
     stage.is_last_search = True
-    stage.changes.add(torch.zeros(1000, dtype=torch.bool), torch.full((1000,), 0.4), torch.full((1000,), 100.0))
+    stage.current = stage._begin_pass(state)
+    assert isinstance(stage.current, SearchPass)
+    stage.current.changes.add(torch.zeros(1000, dtype=torch.bool), torch.full((1000,), 0.4), torch.full((1000,), 100.0))
     for index in ROWS.split(BATCH):
         assert not stage.is_done
         assert "sharpening" in stage.step(state, index).note
@@ -176,9 +179,9 @@ def test_images_that_move_between_poses_nearly_as_good_as_each_other_do_not_keep
     stays, moves = torch.zeros(500, dtype=torch.bool), torch.arange(500) < 60
     clear = torch.full((500,), 100.0)
     for regrouped, gain, is_enough in ((stays, 0.3, False), (stays, 3.0, True), (moves, 0.0, True)):
-        changes = search._Changes()
+        changes = Changes()
         changes.add(regrouped, torch.full((500,), gain), clear)
-        assert changes.is_less_than(search._FEW_CHANGES, search._LITTLE_FOUND) != is_enough
+        assert changes.is_less_than(search_pass._FEW_CHANGES, search_pass._LITTLE_FOUND) != is_enough
 
 
 def test_an_image_in_doubt_counts_once_however_many_poses_it_is_added_at(
@@ -196,7 +199,7 @@ def test_an_image_in_doubt_counts_once_however_many_poses_it_is_added_at(
     added = current.sums.denominator[part_of(index[0], NUM_PARTS)]
     # Images of two small classes in noise: some doubt is left, of class or pose.
     num_points = int((added > 0).sum())
-    once = search.MapPass(state, stage.lattice, None, stage.radius, current.steps)
+    once = MapPass(state, stage.lattice, None, stage.radius, current.steps)
     once.add(state, index, images, state.classes.log_posterior(index).exp())
     assert num_points > int((once.sums.denominator > 0).sum())
     torch.testing.assert_close(once.sums.denominator.sum(), power, rtol=1e-3, atol=0)
@@ -207,7 +210,7 @@ def test_when_classes_have_formed_images_are_compared_with_those_that_matter_to_
     begun: tuple[TrainingState, Searching],
 ) -> None:
     state, stage = begun
-    stage.pass_count = search.PASSES_OVER_ALL_CLASSES
+    stage.pass_count = search_pass.PASSES_OVER_ALL_CLASSES
     index = next(stage.batches(state))
     state.classes.log_evidence[index] = torch.tensor([20.0, 0.0])
     share_before = state.classes.log_posterior(index)[:, 1].clone()
@@ -217,7 +220,7 @@ def test_when_classes_have_formed_images_are_compared_with_those_that_matter_to_
     torch.testing.assert_close(state.poses.rotation[index, :, 1], rotation_before[:, :, 1])
     assert not torch.equal(state.poses.rotation[index, :, 0], rotation_before[:, :, 0])
     # All classes are asked again in the last search: the class that an image was sure of may be another's.
-    stage.is_last_search = True
+    stage.is_last_search, stage.current = True, None
     stage.step(state, index)
     assert not torch.equal(state.poses.rotation[index, :, 1], rotation_before[:, :, 1])
 

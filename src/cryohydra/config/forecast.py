@@ -12,7 +12,8 @@ from cryohydra.training.ab_initio import AbInitio
 from cryohydra.training.known_poses import KnownPoses
 from cryohydra.training.map_pass import widened
 from cryohydra.training.refinement import Refinement
-from cryohydra.training.search import PILOT, Searching
+from cryohydra.training.search import Searching
+from cryohydra.training.search_pass import PILOT
 from cryohydra.training.stage import Stage
 
 _NUM_FOR_NOISE = 2000

@@ -308,8 +308,7 @@ class _Rehearsing:
         assert stage.current is not None
         done, found = stage.current, []
         cost = measure(lambda: found.append(done.sums.solve(stage.mask)), self.device)
-        self.state.maps, halves = found[0]
-        stage.halves = halves.flatten(0, 1)
+        self.state.maps, stage.halves = found[0].maps, found[0].halves()
         radius = torch.arange(stage.lattice.radius + 1, device=self.device)
         self.state.maps.half_correlation.copy_(torch.where(radius <= self.known_radius, 0.9, 0.0))
         return cost

@@ -89,14 +89,6 @@ class ClassSums:
         self.numerator[part] = 0
         self.denominator[part] = 0
 
-    def in_halves(self) -> "ClassSums":
-        """The same in two parts."""
-        numerator, denominator = (
-            sums.unflatten(0, (-1, 2)).sum(0) if self.num_parts > 2 else sums
-            for sums in (self.numerator, self.denominator)
-        )
-        return ClassSums(self.lattice, numerator, denominator)
-
     def within(self, radius: int) -> "ClassSums":
         """These sums up to a radius in Fourier pixels, on a lattice of its own."""
         lattice = Lattice(self.lattice.box_size, radius, self.lattice.oversampling)
@@ -110,17 +102,12 @@ class ClassSums:
 
     def solve(
         self, mask: Float[Tensor, "n n n"], least_share: float = 0.02, follows_density: bool = True
-    ) -> tuple["ClassMaps", Float[Tensor, "2 k n n n"]]:
-        """The maps of all images, how far they are known, and the maps of each half.
+    ) -> "Solution":
+        """Maps of all images, each shell damped by how well the maps of the two halves agree there.
 
-        Each shell is damped by how well the maps of the two halves agree there (Scheres, J. Mol. Biol. 2012,
-        on the signal-to-noise ratio from half maps); both halves saw the same poses, so this is not a resolution
-        to publish. Then each map, and that of each half by itself, is confined to where it has density
+        Source: Scheres, J. Mol. Biol. 2012, on the signal-to-noise ratio from half maps. Both halves saw the same
+        poses, so this is not a resolution to publish. Then each map is confined to where it has density
         (`density_mask`).
-
-        An image compared with the other half's maps (`half_of`), or with those of all parts but its own, is judged by
-        images other than itself. Compared with maps that it is part of, it seems to fit the class that it was counted
-        to: of few images with much noise, each then stays where it is.
 
         Args:
             mask: Where density may be, on the lattice's coarse voxels.
@@ -128,48 +115,38 @@ class ClassSums:
             follows_density: Whether maps are confined to their density, or to `mask` only. Their own outline puts into
                 each shell something of those below it, the same in two halves that only these have in common.
         """
-        of_halves = self.in_halves()
-        shells = (
-            self.lattice.distance(self.numerator.device).round().long().flatten().clamp(max=self.lattice.radius + 1)
-        )
+        lattice = self.lattice
+        shells = lattice.distance(self.numerator.device).round().long().flatten().clamp(max=lattice.radius + 1)
+        numerators, denominators = self._of_halves()
         halves = torch.stack(
             [
-                _masked(self.lattice, _ratio(n, d, shells, least_share), mask).flatten(1)
-                for n, d in zip(of_halves.numerator, of_halves.denominator, strict=True)
+                _masked(lattice, _ratio(n, d, shells, least_share), mask).flatten(1)
+                for n, d in zip(numerators, denominators, strict=True)
             ]
         )
         correlation = _shell_correlation(halves[0], halves[1], shells).clamp(1e-3, 0.999)
         # Two halves together are known better than each: Rosenthal and Henderson, J. Mol. Biol. 2003.
         whole = 2 * correlation / (1 + correlation)
-        numerator, denominator = of_halves.numerator.sum(0), of_halves.denominator.sum(0)
+        numerator, denominator = numerators.sum(0), denominators.sum(0)
         mean = _shell_mean(denominator, shells)
         damping = (mean * (1 - whole) / whole)[:, shells]
         values = numerator / (denominator + damping + least_share * mean[:, shells] + 1e-20)
-        values = torch.where(shells <= self.lattice.radius, values, 0.0)
+        values = torch.where(shells <= lattice.radius, values, 0.0)
         maps = ClassMaps(
-            lattice=self.lattice,
-            values=self._confined(values, _masked(self.lattice, values, mask), mask, follows_density),
-            weight=(denominator + damping).unflatten(1, self.lattice.shape),
-            half_correlation=correlation[:, : self.lattice.radius + 1],
+            lattice=lattice,
+            values=_confined(lattice, values, _masked(lattice, values, mask), mask, follows_density),
+            weight=(denominator + damping).unflatten(1, lattice.shape),
+            half_correlation=correlation[:, : lattice.radius + 1],
         )
-        return maps, torch.stack(
-            [
-                self._confined(
-                    half * correlation[:, shells], half.unflatten(1, self.lattice.shape), mask, follows_density
-                )
-                for half in halves
-            ]
-        )
+        return Solution(maps, halves, correlation[:, shells], mask, follows_density)
 
-    def _confined(
-        self,
-        values: Float[Tensor, "k n3"],
-        undamped: Float[Tensor, "k n n n"],
-        mask: Float[Tensor, "n n n"],
-        follows_density: bool,
-    ) -> Float[Tensor, "k n n n"]:
-        density = density_mask(self.lattice, undamped) if follows_density else torch.ones_like(mask)
-        return _masked(self.lattice, values, mask * density)
+    def _of_halves(self) -> tuple[Float[Tensor, "2 k n3"], Float[Tensor, "2 k n3"]]:
+        """Numerator and denominator of each half."""
+        numerator, denominator = (
+            sums.unflatten(0, (-1, 2)).sum(0) if self.num_parts > 2 else sums
+            for sums in (self.numerator, self.denominator)
+        )
+        return numerator, denominator
 
 
 @dataclass(frozen=True)
@@ -189,6 +166,33 @@ class ClassMaps:
         known = (self.half_correlation > least_correlation).int()
         known[:, 0] = 1
         return int(known.cumprod(1).sum(1).max()) - 1
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Maps of all images, and those of each half of them if they are asked for."""
+
+    maps: ClassMaps
+    _halves: Float[Tensor, "2 k n3"]
+    """Neither damped nor confined to their density."""
+    _damping: Float[Tensor, "k n3"]
+    _mask: Float[Tensor, "n n n"]
+    _follows_density: bool
+
+    def halves(self) -> Float[Tensor, "h n n n"]:
+        """The K maps of the first half by itself, then those of the second, damped and confined as those of all are.
+
+        An image compared with the other half's maps (`half_of`) is judged by images other than itself. Compared with
+        maps that it is part of, it seems to fit the class that it was counted to: of few images with much noise, each
+        then stays where it is.
+        """
+        lattice, mask = self.maps.lattice, self._mask
+        return torch.cat(
+            [
+                _confined(lattice, half * self._damping, half.unflatten(1, lattice.shape), mask, self._follows_density)
+                for half in self._halves
+            ]
+        )
 
 
 def part_of(particle: Int[Tensor, "*n"], num_parts: int) -> Int[Tensor, "*n"]:
@@ -244,6 +248,17 @@ def _masked(
     lattice: Lattice, values: Float[Tensor, "k n3"], mask: Float[Tensor, "*#k n n n"]
 ) -> Float[Tensor, "k n n n"]:
     return to_frequency(to_real_space(values.unflatten(1, lattice.shape)) * mask)
+
+
+def _confined(
+    lattice: Lattice,
+    values: Float[Tensor, "k n3"],
+    undamped: Float[Tensor, "k n n n"],
+    mask: Float[Tensor, "n n n"],
+    follows_density: bool,
+) -> Float[Tensor, "k n n n"]:
+    density = density_mask(lattice, undamped) if follows_density else torch.ones_like(mask)
+    return _masked(lattice, values, mask * density)
 
 
 def _ratio(

@@ -92,21 +92,20 @@ class KnownPoses(Stage):
         """Weigh the classes of a batch and add it to the sums."""
         note, rows = f"pass {self.pass_count + 1}, band {self.radius}", index.to(state.device)
         current = self.current = self.current or self._begin_pass(state)
-        images = state.weighted(index, current.summed)
-        evidence = torch.zeros(len(rows), device=state.device)
         if self.start is not None:
-            current.add(state, rows, images, self.start[rows])
+            current.add(state, rows, state.weighted(index, current.summed), self.start[rows])
+            evidence = torch.zeros(len(rows), device=state.device)
         else:
             # Poses were given for all classes: each image is compared with all, however improbable before.
             every = torch.ones(len(rows), state.num_classes, dtype=torch.bool, device=state.device)
-            evidence = current.weigh(state, index, images, every)
-            current.add(state, rows, images, state.classes.log_posterior(rows).exp())
+            evidence = current.visit(state, index, every)
         if current.num_seen >= len(state):
             self._end_pass(state, current)
         return StepResult(loss=-float(evidence.mean()), note=note)
 
     def _end_pass(self, state: TrainingState, done: MapPass) -> None:
-        state.maps, halves = done.sums.solve(self.mask)
+        solution = done.sums.solve(self.mask)
+        state.maps = solution.maps
         self.pass_count += 1
         has_compared = self.start is None
         known = min(self.last_radius, max(4, state.maps.known_radius() + 2))
@@ -124,7 +123,7 @@ class KnownPoses(Stage):
         is_first = self.pass_count == 1 and not has_compared and not self.random_poses and state.num_classes > 1
         is_first &= state.seeds is None
         self.start = split_by_variation(state, state.maps, self.particle_radius) if is_first else None
-        self.halves = None if self.start is not None else halves.flatten(0, 1)
+        self.halves = None if self.start is not None else solution.halves()
         self.current = None
 
     def _first_weights(self, state: TrainingState) -> Float[Tensor, "n k"] | None:

@@ -53,7 +53,7 @@ class MapPass:
         self,
         state: TrainingState,
         lattice: Lattice,
-        halves: SliceSource | None,
+        maps: SliceSource | None,
         radius: int,
         steps: LocalSteps,
         sums: ClassSums | None = None,
@@ -62,13 +62,13 @@ class MapPass:
 
         Args:
             lattice: Of the sums.
-            halves: The K maps of the first half, then those of the second; or K maps that serve all images. None if
+            maps: The K maps of the first half, then those of the second; or K maps that serve all images. None if
                 images are only to be added.
             radius: Of the band that is compared, in Fourier pixels.
             steps: How far poses may move.
             sums: To add to; None for new ones, of two halves.
         """
-        self.halves, self.steps = halves, steps
+        self.maps, self.steps = maps, steps
         self.compared = state.band(radius)
         # Poses found in a band say something of the next wider one; beyond that there is only noise to sum.
         self.summed = state.band(min(lattice.radius, widened(radius) + 1))
@@ -86,6 +86,13 @@ class MapPass:
         if self._sums is None:
             self._sums = ClassSums.empty(*self._room)
         return self._sums
+
+    def visit(self, state: TrainingState, index: Int[Tensor, "b"], matters: Bool[Tensor, "b k"]) -> Float[Tensor, "b"]:
+        """Weigh the classes of a batch, as `weigh` does, and add it to the sums."""
+        rows, images = index.to(state.device), state.weighted(index, self.summed)
+        evidence = self.weigh(state, index, images, matters)
+        self.add(state, rows, images, state.classes.log_posterior(rows).exp())
+        return evidence
 
     def weigh(
         self, state: TrainingState, index: Int[Tensor, "b"], images: WeightedImages, matters: Bool[Tensor, "b k"]
@@ -143,10 +150,10 @@ class MapPass:
         Args:
             images: On the band that is summed; `band` is part of it.
         """
-        assert self.halves is not None, "images are only added in this pass"
+        assert self.maps is not None, "images are only added in this pass"
         narrow = images.at(self.summed.within(band.radius))
         which = self._other_half(state, pairs.row, pairs.class_index)
-        return sharpen_poses(self.halves, narrow, band, pairs.image, which, rotation, shift_px, steps)
+        return sharpen_poses(self.maps, narrow, band, pairs.image, which, rotation, shift_px, steps)
 
     def add(
         self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages, weight: Float[Tensor, "b k"]
@@ -195,8 +202,8 @@ class MapPass:
         return evidence
 
     def _other_half(self, state: TrainingState, rows: Tensor, class_index: Tensor) -> Tensor:
-        assert self.halves is not None
-        return ((1 - half_of(rows)) * state.num_classes + class_index) % self.halves.num_classes
+        assert self.maps is not None
+        return ((1 - half_of(rows)) * state.num_classes + class_index) % self.maps.num_classes
 
     def _add_residuals(
         self, state: TrainingState, index: Int[Tensor, "b"], images: WeightedImages, class_index: Int[Tensor, "b"]
@@ -205,8 +212,8 @@ class MapPass:
         rows, narrow = index.to(state.device), images.at(self.summed.within(self.compared.radius))
         rotation, shift = poses_held(state, Pairs(torch.arange(len(rows), device=rows.device), rows, class_index))
         which = self._other_half(state, rows, class_index).repeat_interleave(rotation.shape[1])
-        assert self.halves is not None
-        cut = self.halves.of_candidates(self.compared, which, rotation.flatten(0, 1)).unflatten(0, rotation.shape[:2])
+        assert self.maps is not None
+        cut = self.maps.of_candidates(self.compared, which, rotation.flatten(0, 1)).unflatten(0, rotation.shape[:2])
         centred = shift_hartley(narrow.score, self.compared.frequencies, -shift)
         score, power = centred * cut, narrow.power * cut.square()
         contrast = expected_contrast(score.sum((1, 2)), power.sum((1, 2)))[:, None, None]

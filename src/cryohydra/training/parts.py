@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 import torch
 
-from cryohydra._typing import Float, Int, Tensor
+from cryohydra._typing import Int, Tensor
 from cryohydra.fourier.lattice import Lattice, enlarge
 from cryohydra.inference.reconstruction import ClassSums, part_of, particle_mask
+from cryohydra.inference.slices import GridSlicers, LatticeSlices
 
 NUM_PARTS = 8
 _ENOUGH = NUM_PARTS // 2
@@ -29,8 +30,25 @@ def batches_of_parts(num_particles: int, batch_size: int, generator: torch.Gener
 class Parts:
     """Sums over the particles of each part."""
 
-    def __init__(self, lattice: Lattice, num_classes: int, device: torch.device):
+    def __init__(
+        self,
+        lattice: Lattice,
+        num_classes: int,
+        device: torch.device,
+        slicers: GridSlicers,
+        *,
+        particle_radius: float,
+        follows_density: bool,
+    ):
+        """Sums over no images.
+
+        Args:
+            particle_radius: Of the sphere that maps are confined to, as a fraction of the box.
+            follows_density: Whether maps are confined to their own density (`ClassSums.solve`).
+        """
         self.sums = ClassSums.empty(lattice, num_classes, device, NUM_PARTS)
+        self._slicers = slicers
+        self._particle_radius, self._follows_density = particle_radius, follows_density
         self._known = set[int]()
         """Parts whose sums are complete."""
         self._now: int | None = None
@@ -52,13 +70,12 @@ class Parts:
         self._now = part
         return True
 
-    def maps_of_others(
-        self, radius: int, particle_radius: float, follows_density: bool
-    ) -> Float[Tensor, "k n n n"] | None:
-        """Maps of all parts but the one that is being added, up to a radius; None while too few are known."""
+    def maps_of_others(self, radius: int) -> LatticeSlices | None:
+        """The K maps of all parts but the one that is being added, up to a radius; None while too few are known."""
         if len(self._known) < _ENOUGH:
             return None
+        # Only what is compared is needed.
         narrow = self.sums.within(radius)
-        mask = particle_mask(narrow.lattice, particle_radius, self.sums.numerator.device)
-        maps, _ = narrow.solve(mask, follows_density=follows_density)
-        return enlarge(maps.values, self.sums.lattice)
+        mask = particle_mask(narrow.lattice, self._particle_radius, self.sums.numerator.device)
+        maps = narrow.solve(mask, follows_density=self._follows_density).maps
+        return LatticeSlices(self.sums.lattice, enlarge(maps.values, self.sums.lattice), self._slicers)

@@ -2,33 +2,28 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 
-from cryohydra._typing import Bool, Float, Int, Tensor
+from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.lattice import Lattice, enlarge
-from cryohydra.geometry.rotations import geodesic_angle
 from cryohydra.geometry.so3_grid import angular_step, level_for_step
-from cryohydra.inference.candidates import Candidates
-from cryohydra.inference.evidence import carry_shares
-from cryohydra.inference.images import WeightedImages
-from cryohydra.inference.local_search import LocalSteps, likelier
+from cryohydra.inference.local_search import LocalSteps
 from cryohydra.inference.pose_search.base import PoseSearch, SearchPlan
-from cryohydra.inference.reconstruction import ClassMaps, half_of, particle_mask
+from cryohydra.inference.reconstruction import ClassMaps, particle_mask
 from cryohydra.inference.selection import without_the_least_missed
 from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.inference.slices import GridSlicers, LatticeSlices, SliceSource
 from cryohydra.model.slices import FieldSlices
-from cryohydra.physics.pose import Pose
 from cryohydra.training.annealing import RESOLVED, TOLERATED, Annealing, shift_step
 from cryohydra.training.handover import find_variation, fit_fields
 from cryohydra.training.listener import Tell
-from cryohydra.training.map_pass import MapPass, Pairs, hold_poses, poses_held, widened
+from cryohydra.training.map_pass import MapPass, widened
 from cryohydra.training.newcomers import Doubted, Newcomers
 from cryohydra.training.parts import Parts, batches_of_parts
 from cryohydra.training.reseeding import Reseeding
+from cryohydra.training.search_pass import SearchPass, which_matter
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
 
@@ -36,38 +31,15 @@ _BREADTH = 8
 """How many times as many poses an image in doubt keeps."""
 _SEARCHED_RADIUS = 16
 """In Fourier pixels: what two levels of the default grids resolve."""
-_SAME_POSE = 2.0
-"""Steps of the last grid within which poses count as the best one's."""
-_MOST_POSES = 32
-"""Of each image, beside the best ones, that are added to the sums."""
-_LEAST_WEIGHT = 1e-20
-_STEPPED_RADIUS = 10
-"""Where steps from the points of the last grid begin; from there they reach the wider band."""
-PILOT = 500
-"""Images of a later search after which it goes on only if it found enough."""
-_FEW_CHANGES, _FEWEST_CHANGES = 0.1, 0.01
-_LITTLE_FOUND = 0.005
-"""Part of the images searched that found another class, while the band grows and at the end, and part of their evidence
-that other poses add: below both, steps do better than searches, or nothing is left to find. Where many poses are nearly
-as good as the best, as in a pseudosymmetric complex, images move between them for ever: how many move tells nothing,
-what they gain does."""
 _SURE = 0.95
 """Mean probability of the images' likeliest classes below which searches go on until they settle: steps weigh classes
 by one pose, which loses where the signal is weak."""
-_CLEAR_GAIN = 2.0
-"""In log likelihood: less is what a few more steps would give as well, or no reason to change class."""
 _LEAST_GAIN, _LEAST_GAIN_ON_TRIAL = 0.01, 0.001
 """Part of the evidence that a pass must add for the search to go on; a class in two is told by few of the images."""
 _NEEDED = 1.0
 """Nats for each of its images by which a class must be missed to stay when classes are pruned."""
 _MOST_CALLS = 2
 """For newcomers; for a second only if the first were of use."""
-_LEAST_PROBABILITY = 1e-3
-"""Classes less probable than this for an image are passed over until all is searched anew."""
-PASSES_OVER_ALL_CLASSES = 2
-"""Then classes have formed, and images are compared with those that matter to them; in the last search with all of them
-again, as long as that changes something."""
-
 _SAVED = (
     *("radius", "pass_count", "is_searching", "is_last_search", "is_in_doubt", "evidence_before", "halves"),
     *("prunes", "num_pruned", "newcomers_are_due", "kept_before_calls"),
@@ -101,31 +73,6 @@ def plan_search(
         num_kept=num_kept,
         most_kept=_BREADTH * num_kept,
     )
-
-
-@dataclass
-class _Changes:
-    """What comparing images of a pass with whole grids has come to."""
-
-    num_images: int = 0
-    num_regrouped: int = 0
-    """Images in another class than before."""
-    gain: float = 0.0
-    """In log likelihood, by poses far from those held before, where it is clear."""
-    evidence: float = 0.0
-    """Over that of noise alone, of all these images."""
-
-    def add(self, is_regrouped: Bool[Tensor, "b"], gain: Float[Tensor, "b"], evidence: Float[Tensor, "b"]) -> None:
-        """Count some images."""
-        regrouped, gained, explained = torch.stack([is_regrouped.sum(), gain.sum(), evidence.sum()]).tolist()
-        self.num_images += len(gain)
-        self.num_regrouped += int(regrouped)
-        self.gain += gained
-        self.evidence += explained
-
-    def is_less_than(self, regrouped: float, gained: float) -> bool:
-        """Whether a smaller part of the images changed class, and poses added a smaller part of the evidence."""
-        return self.num_regrouped < regrouped * self.num_images and self.gain < gained * abs(self.evidence)
 
 
 class Searching(Stage):
@@ -177,7 +124,6 @@ class Searching(Stage):
         self.num_passes = num_passes
         self.particle_radius, self.follows_density = particle_radius, follows_density
         self.pass_count = 0
-        self.changes = _Changes()
         self.is_searching = True
         self.is_last_search = False
         """Whether all has settled, and only what went astray is looked for."""
@@ -208,13 +154,6 @@ class Searching(Stage):
         self.current: MapPass | None = None
         self.parts: Parts | None = None
         """In a pass that searches while classes are in doubt."""
-
-    def _slices_of_maps(self) -> LatticeSlices:
-        return LatticeSlices(self.lattice, self.halves, self._slicers)
-
-    def _slices_of_halves(self, state: TrainingState) -> list[SliceSource]:
-        """Of the maps of each half, or of the only ones there are."""
-        return [LatticeSlices(self.lattice, half, self._slicers) for half in self.halves.split(state.num_classes)]
 
     def batches(self, state: TrainingState) -> Iterator[Int[Tensor, "b"]]:
         """Every particle once, in random order; where classes are in doubt, one part of them after the other.
@@ -247,156 +186,71 @@ class Searching(Stage):
         if not self.goes_by_parts(state):
             self.parts = None
         elif self.parts is None:
-            self.parts = Parts(self.lattice, state.num_classes, state.device)
-        compared: SliceSource = self._slices_of_maps()
-        if self.slice_kind == "exact":
-            fit_fields(state)
-            conformation = torch.stack([state.mean_conformation(k) for k in range(state.num_classes)])
-            compared = FieldSlices(state.mixture, conformation)
-        if self.is_searching:
-            self.slices = [compared] if self.slice_kind == "exact" else self._slices_of_halves(state)
-            self.plan = plan_search(
-                min(self.radius, _SEARCHED_RADIUS),
-                base_level=self.base_level,
-                num_refinements=self.num_refinements,
-                box_size=state.images.box_size,
-                shifts=state.shift_prior,
-                num_kept=self.num_kept,
-            )
-        steps, sums = LocalSteps(shifts=state.shift_prior.extent_px > 0), self.parts.sums if self.parts else None
-        return MapPass(state, self.lattice, compared, self.radius, steps, sums)
+            self.parts = self._no_parts(state)
+        steps, num_classes = LocalSteps(shifts=state.shift_prior.extent_px > 0), state.num_classes
+        maps = self._compared(state)
+        if not self.is_searching:
+            return MapPass(state, self.lattice, maps, self.radius, steps)
+        return SearchPass(
+            state,
+            self.lattice,
+            maps,
+            self.radius,
+            steps,
+            self._search(state),
+            [maps] if self.slice_kind == "exact" else [self._slices(half) for half in self.halves.split(num_classes)],
+            number=self.pass_count,
+            is_in_doubt=is_in_doubt,
+            is_last=self.is_last_search,
+            parts=self.parts,
+        )
+
+    def _compared(self, state: TrainingState) -> SliceSource:
+        if self.slice_kind == "sliced":
+            return self._slices(self.halves)
+        fit_fields(state)
+        conformation = torch.stack([state.mean_conformation(k) for k in range(state.num_classes)])
+        return FieldSlices(state.mixture, conformation)
+
+    def _slices(self, maps: Float[Tensor, "m n n n"]) -> LatticeSlices:
+        return LatticeSlices(self.lattice, maps, self._slicers)
+
+    def _search(self, state: TrainingState) -> PoseSearch:
+        plan = plan_search(
+            min(self.radius, _SEARCHED_RADIUS),
+            base_level=self.base_level,
+            num_refinements=self.num_refinements,
+            box_size=state.images.box_size,
+            shifts=state.shift_prior,
+            num_kept=self.num_kept,
+        )
+        return self.search(plan)
+
+    def _no_parts(self, state: TrainingState) -> Parts:
+        return Parts(
+            self.lattice,
+            state.num_classes,
+            state.device,
+            self._slicers,
+            particle_radius=self.particle_radius,
+            follows_density=self.follows_density,
+        )
 
     def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
         """Find or sharpen the poses of a batch and add it to the sums, or let newcomers climb."""
         if self.newcomers_are_due:
             return self._raise_newcomers(state)
         current = self.current = self.current or self._begin_pass(state)
-        searches = self.is_searching and not self._search_is_in_vain()
+        searches = isinstance(current, SearchPass) and not current.is_in_vain()
         note = f"pass {self.pass_count + 1}, {'searching' if searches else 'sharpening'}, band {self.radius}"
-        if searches:
-            if self.parts is not None:
-                self._turn_to(state, current, self.parts, index)
-            half = half_of(index) % len(self.slices)
-            evidence = torch.cat([self._find(state, index[half == h], current, h) for h in (0, 1) if h in half])
-        else:
-            images = state.weighted(index, current.summed)
-            rows = index.to(state.device)
-            evidence = current.weigh(state, index, images, _matters(state, rows))
-            current.add(state, rows, images, state.classes.log_posterior(rows).exp())
+        evidence = current.visit(state, index, which_matter(state, index.to(state.device)))
         if current.num_seen >= len(state):
             self._end_pass(state, current)
         return StepResult(loss=-float(evidence.mean()), note=note)
 
-    def _turn_to(self, state: TrainingState, current: MapPass, parts: Parts, index: Int[Tensor, "b"]) -> None:
-        """Compare a part of the particles with the maps of all others, once there are enough of them."""
-        if parts.turn_to(index):
-            # Only what is compared is needed.
-            others = parts.maps_of_others(current.compared.radius, self.particle_radius, self.follows_density)
-            if others is not None:
-                compared = LatticeSlices(self.lattice, others, self._slicers)
-                current.halves, self.slices = compared, [compared]
-
-    def _find(self, state: TrainingState, index: Int[Tensor, "b"], current: MapPass, half: int) -> Float[Tensor, "b"]:
-        """Search the poses of images that meet the same maps, weigh their classes and add them where they may lie."""
-        rows, images = index.to(state.device), state.weighted(index, current.summed)
-        class_before = state.classes.log_posterior(rows).argmax(1)
-        found, gain = self._search(state, rows, images, current, half)
-        evidence = current.weigh_by(state, index, images, _matters(state, rows), found.log_evidence)
-        now = state.classes.log_posterior(rows)
-        is_other = now.amax(1) > now.gather(1, class_before[:, None])[:, 0] + _CLEAR_GAIN
-        self.changes.add(is_other, gain, evidence)
-        near = self._add_elsewhere(state, rows, images, current, found)
-        current.add(state, rows, images, near * now.exp())
-        return evidence
-
-    def _search_is_in_vain(self) -> bool:
-        """Whether the images searched in this pass, a random part of all, tell that the rest are where they belong."""
-        few = _FEWEST_CHANGES if self.is_last_search else _FEW_CHANGES
-        is_pilot_done = self.changes.num_images >= PILOT and not self.is_in_doubt
-        return is_pilot_done and self.changes.is_less_than(few, _LITTLE_FOUND)
-
-    def _classes_may_change(self) -> bool:
-        """Whether the images searched in this pass do not tell yet that the rest have the classes that they had."""
-        few = _FEWEST_CHANGES * self.changes.num_images
-        return self.changes.num_images < PILOT or self.changes.num_regrouped >= few
-
-    def _search(
-        self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages, current: MapPass, half: int
-    ) -> tuple[Candidates, Float[Tensor, "b"]]:
-        """Compare with whole grids; of the pose found and the one held before, a class that matters keeps the likelier.
-
-        Images meet maps that they are no part of: of the other half, or of all other parts.
-
-        Returns:
-            What the grids tell, and the log likelihood that images gain by quite other poses, if they do clearly.
-        """
-        slices, log_weight = self.slices[(1 - half) % len(self.slices)], state.classes.log_weight
-        matters = _matters(state, rows)
-        asks_all = self.pass_count < PASSES_OVER_ALL_CLASSES or (self.is_last_search and self._classes_may_change())
-        is_asked = torch.ones_like(matters) if asks_all else matters
-        found = self.search(self.plan).search(
-            slices, images, current.summed, log_weight, None if asks_all else is_asked
-        )
-        carried = carry_shares(found.log_evidence, state.classes.log_evidence[rows], is_asked, log_weight)
-        found = replace(found, log_evidence=carried)
-        state.classes.log_evidence[rows] = carried
-        volume = _log_pose_volume(found, state.num_classes)
-        state.classes.log_pose_volume[rows] = torch.where(is_asked, volume, state.classes.log_pose_volume[rows])
-        pairs = Pairs.of(rows, _matters(state, rows))
-        held = poses_held(state, pairs)
-        best = found.best_of_class(state.num_classes)
-        shift_px = best.shift_px + state.known_shift_px[rows][:, None]
-        before = state.poses.pose(rows)
-        rotation = torch.where(is_asked[:, None, :, None, None], best.rotation[:, None], before.rotation)
-        shift_px = torch.where(is_asked[:, None, :, None], shift_px[:, None], before.shift_px)
-        state.poses.set(rows, Pose(rotation, shift_px))
-        if self.pass_count == 0:
-            return found, torch.full((len(rows),), torch.inf, device=rows.device)
-        anew, radius = poses_held(state, pairs), min(_STEPPED_RADIUS, self.radius)
-        while radius < self.radius:
-            nearer = current.sharpen(state, images, pairs, *anew, state.band(radius), current.steps)
-            anew, radius = (nearer.rotation, nearer.shift_px), widened(radius)
-        found_anew = current.sharpen(state, images, pairs, *anew, current.compared, current.steps)
-        found_before = current.sharpen(state, images, pairs, *held, current.compared, LocalSteps(count=0))
-        hold_poses(state, pairs, likelier(found_anew, found_before))
-        gain = found_anew.log_likelihood - found_before.log_likelihood
-        weight = state.classes.log_posterior(rows).exp()[pairs.image, pairs.class_index]
-        clear = torch.where(gain > _CLEAR_GAIN, weight * gain, 0.0)
-        return found, gain.new_zeros(len(rows)).index_add_(0, pairs.image, clear)
-
-    def _add_elsewhere(
-        self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages, current: MapPass, found: Candidates
-    ) -> Float[Tensor, "b k"]:
-        """Add images in doubt of their pose at the likely ones far from the best.
-
-        Returns:
-            Part of the posterior of each class that lies near the best pose, which stands for it.
-        """
-        share = found.share_of_class(state.num_classes)
-        best = state.poses.rotation[rows, 0].take_along_dim(found.class_index[:, :, None, None], 1)
-        reach = _SAME_POSE * angular_step(self.plan.base_level + len(self.plan.radii) - 1)
-        is_near = geodesic_angle(found.rotation, best) < reach
-        posterior = state.classes.log_posterior(rows).exp().gather(1, found.class_index)
-        elsewhere = torch.where(is_near, 0.0, share)
-        weight = posterior * elsewhere
-        total = weight.sum(1, keepdim=True)
-        weight, chosen = weight.topk(min(_MOST_POSES, share.shape[1]), dim=1)
-        # The heaviest stand for all.
-        weight = weight * (total / weight.sum(1, keepdim=True).clamp(min=_LEAST_WEIGHT))
-        current.add_at(
-            state,
-            rows,
-            images,
-            weight,
-            found.class_index.gather(1, chosen),
-            found.rotation.take_along_dim(chosen[:, :, None, None], 1)[:, :, None],
-            found.shift_px.take_along_dim(chosen[:, :, None], 1)[:, :, None],
-        )
-        return 1 - torch.zeros_like(state.classes.log_evidence[rows]).scatter_add_(1, found.class_index, elsewhere)
-
     def _end_pass(self, state: TrainingState, done: MapPass) -> None:
-        state.maps, halves = done.sums.solve(self.mask, follows_density=self.follows_density)
-        self.halves = halves.flatten(0, 1)
+        solution = done.sums.solve(self.mask, follows_density=self.follows_density)
+        state.maps, self.halves = solution.maps, solution.halves()
         state.classes.update_weights()
         evidence = float(done.evidence) / done.num_seen
         self.pass_count += 1
@@ -409,20 +263,19 @@ class Searching(Stage):
             wider = min(self.last_radius, max(self.radius, min(state.maps.known_radius() + 2, widened(self.radius))))
             least_gain = _LEAST_GAIN
         has_settled = wider < 1.1 * self.radius and evidence - self.evidence_before < least_gain * abs(evidence)
-        if self.is_searching:
-            is_in_vain = self._search_is_in_vain()
-            self.is_done = self.is_last_search and (is_in_vain or has_settled)
+        if isinstance(done, SearchPass):
+            finds_nothing = done.is_in_vain() or has_settled
+            self.is_done = self.is_last_search and finds_nothing
             if self.is_in_doubt:
                 self.is_last_search |= has_settled
             else:
-                self.is_searching = not (is_in_vain or has_settled or self.is_last_search)
+                self.is_searching = not (finds_nothing or self.is_last_search)
         elif has_settled:
             self.is_done = self.is_last_search
             self.is_searching = self.is_last_search = True
         self.evidence_before = evidence
         self.radius = wider
         self.current = None
-        self.changes = _Changes()
         if self.is_done and self._has_reason_to_go_on(state):
             self._go_on()
         self.is_done |= self.pass_count >= self.num_passes
@@ -504,18 +357,3 @@ class Searching(Stage):
         self.reseeding.load_state_dict(saved["reseeding"])
         for name in _SAVED:
             setattr(self, name, saved[name])
-
-
-def _matters(state: TrainingState, rows: Int[Tensor, "b"]) -> Bool[Tensor, "b k"]:
-    return state.classes.log_posterior(rows) > math.log(_LEAST_PROBABILITY)
-
-
-def _log_pose_volume(found: Candidates, num_classes: int) -> Float[Tensor, "b k"]:
-    """Evidence over all poses less the likelihood at the best one."""
-    of_class = found.class_index[:, None, :] == torch.arange(num_classes, device=found.log_mass.device)[:, None]
-    has_mass = of_class & found.log_mass[:, None, :].isfinite()
-    peak = torch.where(has_mass, found.log_likelihood[:, None, :], -torch.inf).amax(2)
-    volume = torch.where(peak.isfinite(), found.log_evidence - peak, torch.inf)
-    # A class without candidates: as if its poses were as well known as the best known class's.
-    least = volume.amin(1, keepdim=True)
-    return torch.where(volume.isfinite(), volume, least)

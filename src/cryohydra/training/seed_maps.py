@@ -46,7 +46,7 @@ def seed_of_members(
         shift_px = pose.shift_px[index].to(state.device).transpose(1, 2) - state.known_shift_px[rows][:, None, None]
         one = torch.ones(len(rows), 1, device=state.device)
         sums.add(state.weighted(index, band), band, half_of(rows), one, one.long() - 1, rotation, shift_px)
-    return sums.solve(particle_mask(lattice, _PARTICLE_RADIUS, state.device))[0].values[0]
+    return sums.solve(particle_mask(lattice, _PARTICLE_RADIUS, state.device)).maps.values[0]
 
 
 def _scale(state: TrainingState, values: Float[Tensor, "n n n"], lattice: Lattice) -> float:

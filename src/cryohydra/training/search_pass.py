@@ -1,0 +1,247 @@
+"""One visit to every image that compares it with whole grids of poses, as long as that finds something."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from cryohydra._typing import Bool, Float, Int, Tensor
+from cryohydra.fourier.lattice import Lattice
+from cryohydra.geometry.rotations import geodesic_angle
+from cryohydra.geometry.so3_grid import angular_step
+from cryohydra.inference.candidates import Candidates
+from cryohydra.inference.evidence import carry_shares
+from cryohydra.inference.images import WeightedImages
+from cryohydra.inference.local_search import LocalSteps, likelier
+from cryohydra.inference.pose_search.base import PoseSearch
+from cryohydra.inference.reconstruction import half_of
+from cryohydra.inference.slices import SliceSource
+from cryohydra.physics.pose import Pose
+from cryohydra.training.map_pass import MapPass, Pairs, hold_poses, poses_held, widened
+from cryohydra.training.parts import Parts
+from cryohydra.training.state import TrainingState
+
+PASSES_OVER_ALL_CLASSES = 2
+"""Then classes have formed, and images are compared with those that matter to them; in the last search with all of them
+again, as long as that changes something."""
+_LEAST_PROBABILITY = 1e-3
+"""Classes less probable than this for an image are passed over until all is searched anew."""
+_SAME_POSE = 2.0
+"""Steps of the last grid within which poses count as the best one's."""
+_MOST_POSES = 32
+"""Of each image, beside the best ones, that are added to the sums."""
+_LEAST_WEIGHT = 1e-20
+_STEPPED_RADIUS = 10
+"""Where steps from the points of the last grid begin; from there they reach the wider band."""
+PILOT = 500
+"""Images of a later search after which it goes on only if it found enough."""
+_FEW_CHANGES, _FEWEST_CHANGES = 0.1, 0.01
+_LITTLE_FOUND = 0.005
+"""Part of the images searched that found another class, while the band grows and at the end, and part of their evidence
+that other poses add: below both, steps do better than searches, or nothing is left to find. Where many poses are nearly
+as good as the best, as in a pseudosymmetric complex, images move between them for ever: how many move tells nothing,
+what they gain does."""
+_CLEAR_GAIN = 2.0
+"""In log likelihood: less is what a few more steps would give as well, or no reason to change class."""
+
+
+@dataclass
+class Changes:
+    """What comparing images of a pass with whole grids has come to."""
+
+    num_images: int = 0
+    num_regrouped: int = 0
+    """Images in another class than before."""
+    gain: float = 0.0
+    """In log likelihood, by poses far from those held before, where it is clear."""
+    evidence: float = 0.0
+    """Over that of noise alone, of all these images."""
+
+    def add(self, is_regrouped: Bool[Tensor, "b"], gain: Float[Tensor, "b"], evidence: Float[Tensor, "b"]) -> None:
+        """Count some images."""
+        regrouped, gained, explained = torch.stack([is_regrouped.sum(), gain.sum(), evidence.sum()]).tolist()
+        self.num_images += len(gain)
+        self.num_regrouped += int(regrouped)
+        self.gain += gained
+        self.evidence += explained
+
+    def is_less_than(self, regrouped: float, gained: float) -> bool:
+        """Whether a smaller part of the images changed class, and poses added a smaller part of the evidence."""
+        return self.num_regrouped < regrouped * self.num_images and self.gain < gained * abs(self.evidence)
+
+
+class SearchPass(MapPass):
+    """One visit to every image: poses and classes from whole grids, then steps; only steps once grids find nothing."""
+
+    def __init__(
+        self,
+        state: TrainingState,
+        lattice: Lattice,
+        maps: SliceSource,
+        radius: int,
+        steps: LocalSteps,
+        search: PoseSearch,
+        of_halves: Sequence[SliceSource],
+        *,
+        number: int,
+        is_in_doubt: bool,
+        is_last: bool,
+        parts: Parts | None,
+    ):
+        """Begin.
+
+        Args:
+            maps: As for any pass.
+            of_halves: The same, those of the first half and those of the second; or the only ones there are.
+            number: Of this pass, from 0.
+            is_in_doubt: Whether it goes on whatever it finds.
+            is_last: Whether only what went astray is looked for.
+            parts: Into which the particles go, each to be compared with maps of all others once there are enough.
+        """
+        super().__init__(state, lattice, maps, radius, steps, parts.sums if parts else None)
+        self.search, self.of_halves = search, of_halves
+        self.number, self.is_in_doubt, self.is_last, self.parts = number, is_in_doubt, is_last, parts
+        self.changes = Changes()
+
+    def is_in_vain(self) -> bool:
+        """Whether the images searched in this pass, a random part of all, tell that the rest are where they belong."""
+        few = _FEWEST_CHANGES if self.is_last else _FEW_CHANGES
+        is_pilot_done = self.changes.num_images >= PILOT and not self.is_in_doubt
+        return is_pilot_done and self.changes.is_less_than(few, _LITTLE_FOUND)
+
+    def visit(self, state: TrainingState, index: Int[Tensor, "b"], matters: Bool[Tensor, "b k"]) -> Float[Tensor, "b"]:
+        """Compare images with whole grids as long as that finds something, and add them where they may lie."""
+        if self.is_in_vain():
+            return super().visit(state, index, matters)
+        if self.parts is not None and self.parts.turn_to(index):
+            others = self.parts.maps_of_others(self.compared.radius)
+            if others is not None:
+                self.maps, self.of_halves = others, [others]
+        half = half_of(index) % len(self.of_halves)
+        return torch.cat([self._find(state, index[half == h], h) for h in (0, 1) if h in half])
+
+    def _find(self, state: TrainingState, index: Int[Tensor, "b"], half: int) -> Float[Tensor, "b"]:
+        """Search the poses of images that meet the same maps, weigh their classes and add them where they may lie."""
+        rows, images = index.to(state.device), state.weighted(index, self.summed)
+        class_before = state.classes.log_posterior(rows).argmax(1)
+        is_asked = which_matter(state, rows) | self._asks_all()
+        found = self._compare(state, rows, images, is_asked, half)
+        gain = self._hold_likelier(state, rows, images, is_asked, found)
+        evidence = self.weigh_by(state, index, images, which_matter(state, rows), found.log_evidence)
+        now = state.classes.log_posterior(rows)
+        is_other = now.amax(1) > now.gather(1, class_before[:, None])[:, 0] + _CLEAR_GAIN
+        self.changes.add(is_other, gain, evidence)
+        near = self._add_elsewhere(state, rows, images, found)
+        self.add(state, rows, images, near * now.exp())
+        return evidence
+
+    def _asks_all(self) -> bool:
+        """Whether images are compared with all classes, not only with those that matter to them."""
+        return self.number < PASSES_OVER_ALL_CLASSES or (self.is_last and self._classes_may_change())
+
+    def _classes_may_change(self) -> bool:
+        """Whether the images searched in this pass do not tell yet that the rest have the classes that they had."""
+        few = _FEWEST_CHANGES * self.changes.num_images
+        return self.changes.num_images < PILOT or self.changes.num_regrouped >= few
+
+    def _compare(
+        self,
+        state: TrainingState,
+        rows: Int[Tensor, "b"],
+        images: WeightedImages,
+        is_asked: Bool[Tensor, "b k"],
+        half: int,
+    ) -> Candidates:
+        """What grids tell; images meet maps that they are no part of: of the other half, or of all other parts."""
+        maps, log_weight = self.of_halves[(1 - half) % len(self.of_halves)], state.classes.log_weight
+        asked = None if self._asks_all() else is_asked
+        found = self.search.search(maps, images, self.summed, log_weight, asked)
+        carried = carry_shares(found.log_evidence, state.classes.log_evidence[rows], is_asked, log_weight)
+        return replace(found, log_evidence=carried)
+
+    def _hold_likelier(
+        self,
+        state: TrainingState,
+        rows: Int[Tensor, "b"],
+        images: WeightedImages,
+        is_asked: Bool[Tensor, "b k"],
+        found: Candidates,
+    ) -> Float[Tensor, "b"]:
+        """Of the pose found and the one held before, a class that matters keeps the likelier; the first found, always.
+
+        Returns:
+            The log likelihood that images gain by quite other poses, if they do clearly.
+        """
+        classes = state.classes
+        classes.log_evidence[rows] = found.log_evidence
+        volume = _log_pose_volume(found, state.num_classes)
+        classes.log_pose_volume[rows] = torch.where(is_asked, volume, classes.log_pose_volume[rows])
+        pairs = Pairs.of(rows, which_matter(state, rows))
+        held = poses_held(state, pairs)
+        best = found.best_of_class(state.num_classes)
+        shift_px = best.shift_px + state.known_shift_px[rows][:, None]
+        before = state.poses.pose(rows)
+        rotation = torch.where(is_asked[:, None, :, None, None], best.rotation[:, None], before.rotation)
+        shift_px = torch.where(is_asked[:, None, :, None], shift_px[:, None], before.shift_px)
+        state.poses.set(rows, Pose(rotation, shift_px))
+        if self.number == 0:
+            return torch.full((len(rows),), torch.inf, device=rows.device)
+        widest = self.compared.radius
+        anew, radius = poses_held(state, pairs), min(_STEPPED_RADIUS, widest)
+        while radius < widest:
+            nearer = self.sharpen(state, images, pairs, *anew, state.band(radius), self.steps)
+            anew, radius = (nearer.rotation, nearer.shift_px), widened(radius)
+        found_anew = self.sharpen(state, images, pairs, *anew, self.compared, self.steps)
+        found_before = self.sharpen(state, images, pairs, *held, self.compared, LocalSteps(count=0))
+        hold_poses(state, pairs, likelier(found_anew, found_before))
+        gain = found_anew.log_likelihood - found_before.log_likelihood
+        weight = classes.log_posterior(rows).exp()[pairs.image, pairs.class_index]
+        clear = torch.where(gain > _CLEAR_GAIN, weight * gain, 0.0)
+        return gain.new_zeros(len(rows)).index_add_(0, pairs.image, clear)
+
+    def _add_elsewhere(
+        self, state: TrainingState, rows: Int[Tensor, "b"], images: WeightedImages, found: Candidates
+    ) -> Float[Tensor, "b k"]:
+        """Add images in doubt of their pose at the likely ones far from the best.
+
+        Returns:
+            Part of the posterior of each class that lies near the best pose, which stands for it.
+        """
+        share, plan = found.share_of_class(state.num_classes), self.search.plan
+        best = state.poses.rotation[rows, 0].take_along_dim(found.class_index[:, :, None, None], 1)
+        reach = _SAME_POSE * angular_step(plan.base_level + len(plan.radii) - 1)
+        is_near = geodesic_angle(found.rotation, best) < reach
+        posterior = state.classes.log_posterior(rows).exp().gather(1, found.class_index)
+        elsewhere = torch.where(is_near, 0.0, share)
+        weight = posterior * elsewhere
+        total = weight.sum(1, keepdim=True)
+        weight, chosen = weight.topk(min(_MOST_POSES, share.shape[1]), dim=1)
+        # The heaviest stand for all.
+        weight = weight * (total / weight.sum(1, keepdim=True).clamp(min=_LEAST_WEIGHT))
+        self.add_at(
+            state,
+            rows,
+            images,
+            weight,
+            found.class_index.gather(1, chosen),
+            found.rotation.take_along_dim(chosen[:, :, None, None], 1)[:, :, None],
+            found.shift_px.take_along_dim(chosen[:, :, None], 1)[:, :, None],
+        )
+        return 1 - torch.zeros_like(state.classes.log_evidence[rows]).scatter_add_(1, found.class_index, elsewhere)
+
+
+def which_matter(state: TrainingState, rows: Int[Tensor, "b"]) -> Bool[Tensor, "b k"]:
+    """The classes that are probable enough for each of some particles to be looked at."""
+    return state.classes.log_posterior(rows) > math.log(_LEAST_PROBABILITY)
+
+
+def _log_pose_volume(found: Candidates, num_classes: int) -> Float[Tensor, "b k"]:
+    """Evidence over all poses less the likelihood at the best one."""
+    of_class = found.class_index[:, None, :] == torch.arange(num_classes, device=found.log_mass.device)[:, None]
+    has_mass = of_class & found.log_mass[:, None, :].isfinite()
+    peak = torch.where(has_mass, found.log_likelihood[:, None, :], -torch.inf).amax(2)
+    volume = torch.where(peak.isfinite(), found.log_evidence - peak, torch.inf)
+    # A class without candidates: as if its poses were as well known as the best known class's.
+    least = volume.amin(1, keepdim=True)
+    return torch.where(volume.isfinite(), volume, least)
