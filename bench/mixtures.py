@@ -81,7 +81,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S")
     parser.add_argument("--short", action="store_true", help=f"{' and '.join(_SHORT)} only")
     parser.add_argument("--cfgs", nargs="+", default=[], metavar="KEY=VAL", help="settings beside the set's own")
-    parser.add_argument("--timeout", type=float, default=3600, metavar="SECONDS", help="for each command")
+    parser.add_argument("--timeout", type=float, default=14_400, metavar="SECONDS", help="for each command")
     parser.add_argument("--folder", type=Path, default=None, help="keep data and runs there (default: removed)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mixtures-") as temporary:

@@ -20,8 +20,8 @@ which class, how well the maps agree, how far the poses are off.
 
 EPILOG = """\
 Examples:
-  drgnai demo my-demo --quick       small images, about a minute
-  drgnai demo my-demo               one of the complexes moves; up to a quarter of an hour on two cores
+  drgnai demo my-demo --quick       small images, one to three minutes
+  drgnai demo my-demo               one of the complexes moves; 2 to 6 minutes on two cores
   drgnai demo my-demo --seed 1      other images, other starting point
 
 Afterwards OUT is a run folder like any other: try `drgnai analyze OUT`, or change OUT/configs.yaml
@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the verb's flags."""
     parser = subparser(subparsers, "demo", "simulate, reconstruct, compare", DESCRIPTION, EPILOG)
     add_outdir(parser)
-    parser.add_argument("--quick", action="store_true", help="small images, about a minute")
+    parser.add_argument("--quick", action="store_true", help="small images, one to three minutes")
     parser.add_argument("--seed", type=int, default=0, help="of the images and the reconstruction (default 0)")
 
 

@@ -37,11 +37,11 @@ beforehand.
 
 EPILOG = """\
 A first run:
-  drgnai demo my-demo --quick            see the whole way on simulated images, in a minute
+  drgnai demo my-demo --quick            see the whole way on simulated images, in minutes
 
 Your own images:
   drgnai check particles.star            all that is wrong or doubtful, and what a training will cost
-  drgnai setup OUT --particles particles.star --reconstruction-type het --cfgs n_classes=4
+  drgnai setup OUT --particles particles.star --cfgs n_classes=4
   drgnai train OUT                       results go to OUT/out, then they are analysed
   drgnai analyze OUT --class-idx 0 2     more volumes and plots; open OUT/out/analysis_E/report.html
 

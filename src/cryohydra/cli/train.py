@@ -45,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
     add_outdir(parser)
     parser.add_argument("--no-analysis", action="store_true", help="do not analyse the last epoch afterwards")
     parser.add_argument("--load", action="store_true", help="continue from the last checkpoint in OUT/out")
-    parser.add_argument("--multigpu", action="store_true", help="use all visible GPUs")
+    parser.add_argument("--multigpu", action="store_true", help="accepted, but without effect yet: one device is used")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -136,7 +136,7 @@ class FieldSettings(Section):
     pe_type_conf: Literal["geom"] | None = None
     """Encoding of the conformation: none, or geometric (sines and cosines of growing frequency)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the networks; auto is bfloat16 on a GPU that has it. Poses are compared in float32 always."""
+    """Arithmetic of the networks; auto is bfloat16 on a GPU that has it. Poses are compared in float32 in the end."""
 
 
 class EncoderSettings(Section):
@@ -162,7 +162,8 @@ class StageSettings(Section):
     pretrain_with_gt_poses: bool = False
     """Use the given poses, not random ones, in those first visits."""
     n_imgs_pose_search: Count = 500_000
-    """Image visits of the stages that search poses, an upper bound: they end when they have converged.
+    """Image visits of the stages that search poses, an upper bound: they end when they have converged. Maps that climb
+    anew in place of classes in doubt come on top.
     In epochs: max(2, n // number of particles + 1) if above 0."""
     epochs_sgd: Count = 100
     """Epochs of refinement after the search, an upper bound: it ends when it has converged."""
@@ -176,9 +177,9 @@ class SearchSettings(Section):
     search: Literal["sliced", "exact"] = "sliced"
     """sliced: each field is rendered once and slices are cut from it, fast. exact: the network at every candidate."""
     l_start: Positive = 12
-    """Highest frequency at the first level of the search, in Fourier pixels."""
+    """Band of the start with random poses of the published engine, in Fourier pixels; no effect otherwise."""
     l_end: Positive = 32
-    """Highest frequency at the last level of the search, in Fourier pixels."""
+    """Highest frequency of maps, in search and refinement, in Fourier pixels: 32 is a thirty-second of the box."""
     n_iter: Count = 4
     """Refinements of the grid, at most; each halves its step, and the search stops where steps between points do."""
     base_healpy: Count = 2
@@ -202,7 +203,7 @@ class BandSettings(Section):
     """The band of frequencies that is compared"""
 
     output_mask: Literal["circ", "frequency_marching"] = "circ"
-    """circ: the whole band in refinement. frequency_marching: it grows from l_start_fm."""
+    """circ: refinement compares all that the maps know. frequency_marching: its band grows from l_start_fm."""
     l_start_fm: Positive = 12
     """Highest frequency where marching starts, in Fourier pixels."""
     add_one_frequency_every: Positive = 100_000
@@ -281,7 +282,7 @@ class HouseSettings(Section):
     color_palette: str | None = None
     """Colours of the latent space by the order of particles: rainbow, or any other word for a linear scale."""
     multigpu: bool = False
-    """Use all GPUs that CUDA_VISIBLE_DEVICES shows, not only the first."""
+    """Accepted, but without effect yet: one device is used."""
 
 
 SECTIONS: tuple[type[Section], ...] = (

@@ -25,7 +25,7 @@ class Latents:
     conformation_std: Float[np.ndarray, "n std"]
     """Of the best class; no columns unless conformations are variational."""
     log_evidence: Float[np.ndarray, "n"]
-    """Natural logarithm of the probability of each particle's images, classes summed out."""
+    """Natural logarithm of the probability of each particle's images over that of noise alone, classes summed out."""
     particle_index: Int[np.ndarray, "n"]
     """Row in the input before any selection."""
 

@@ -151,7 +151,7 @@ class Status:
     images_total: int
     """Of this stage; an upper bound."""
     seconds_left: float | None
-    """Estimate for the whole training, None if not known yet."""
+    """Of this stage, to its upper bound; None if not known yet."""
     warnings: tuple[str, ...]
     state: Literal["running", "finished", "interrupted", "failed"]
 
