@@ -131,7 +131,7 @@ def form_classes(state: TrainingState, data: Path) -> None:
     done = MapPass(state, lattice, None, FIRST_RADIUS, LocalSteps(count=0))
     for index in every.split(256):
         done.add(state, index, state.weighted(index, done.summed), state.classes.log_posterior(index).exp())
-    state.maps = done.sums.solve(particle_mask(lattice, 0.45)).maps
+    state.maps = done.sums.solve(particle_mask(lattice)).maps
     state.shift_prior = state.shift_prior.learned(float(shift.square().sum(-1).mean()))
 
 

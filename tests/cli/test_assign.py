@@ -1,5 +1,6 @@
 """`drgnai assign`: particles held back from a run find their class, pose and conformation in it."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,21 @@ def test_particles_held_back_find_their_class_and_pose(
     assert main(["export", str(new.path), "-o", str(tmp_path / "again")]) == 0
     assert main([*words, "-o", str(new.path)]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_a_run_that_kept_fewer_classes_than_it_began_with_assigns_to_those(
+    trained: Path, images: Path, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "pruned")
+    shutil.copytree(trained, run.path)
+    kept = run.train_configs_path.read_text()
+    run.train_configs_path.write_text(
+        kept.replace("n_classes: 2", "n_classes: 3").replace("prune_classes: false", "prune_classes: true")
+    )
+    write_pickle(tmp_path / "few.pkl", np.arange(NUM_SEEN, NUM_SEEN + 10))
+    words = ["assign", str(run.path), str(images / "particles.star"), "--ind", str(tmp_path / "few.pkl")]
+    assert main([*words, "-o", str(tmp_path / "new")]) == 0
+    assert found_in(RunFolder(tmp_path / "new")).class_probability.shape == (10, 2)
 
 
 def angles_to(truth: Truth, found: Latents) -> np.ndarray:

@@ -34,6 +34,8 @@ def prove_apart(folder: Path, snr: float) -> ClassProof:
     imaging = Imaging(PIXEL_SIZE, snr=snr, shift_std_px=0.5)
     simulate_to_folder(folder, [demo_class("spliceosome", BOX_SIZE, PIXEL_SIZE)], imaging, NUM_IMAGES, seed=1)
     values = {"particles": folder / "particles.star", "seed": 0, "t_extent": 1.0, "n_imgs_pose_search": 5 * NUM_IMAGES}
+    # What a run with more classes has kept.
+    values |= {"n_classes": 3, "prune_classes": True}
     settings = read_settings(values).settings
     particles = open_particles(folder / "particles.star", invert=True)
     true = torch.from_numpy(read_truth(folder).maps)

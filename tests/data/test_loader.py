@@ -1,8 +1,5 @@
 """Images on their way to the model."""
 
-import threading
-import time
-from collections.abc import Iterator
 from dataclasses import fields
 
 import pytest
@@ -13,7 +10,6 @@ from cryohydra.data import (
     Normalisation,
     PreparedImages,
     measure_normalisation,
-    prefetch,
     shuffled_batches,
 )
 from cryohydra.data.loader import soft_window
@@ -56,19 +52,6 @@ def test_noise_keeps_its_variance(source: Counting) -> None:
     assert coefficients.var().item() == pytest.approx(1, abs=0.05)
 
 
-@pytest.mark.parametrize("window_radius", [None, 0.85])
-def test_a_kept_band_is_the_same_and_read_once(source: Counting, window_radius: float | None) -> None:
-    normalisation, band = Normalisation(5.0, 2.0), Band(16, 5)
-    streaming = PreparedImages(source, normalisation, band, window_radius)
-    kept = PreparedImages(source, normalisation, band, window_radius, keeps_band=True)
-    index = torch.tensor([3, 30, 3, 7])
-    assert torch.equal(kept.hartley(index), streaming.hartley(index))
-    source.num_read = 0
-    assert torch.equal(kept.hartley(index.flip(0)), kept.hartley(index).flip(0)) and source.num_read == 0
-    assert torch.equal(kept.hartley(torch.tensor([8])), streaming.hartley(torch.tensor([8])))
-    assert torch.equal(band.gather(kept.full_hartley(index)), kept.hartley(index))
-
-
 def test_the_window_keeps_the_middle_and_clears_the_corners() -> None:
     window = soft_window(32, 0.5)
     assert window[16, 16] == 1 and window[16, 23] == 1 and window[0, 0] == 0 and window[16, 0] == 0
@@ -82,43 +65,3 @@ def test_batches_hold_everyone_once(generator: torch.Generator) -> None:
     assert sorted(torch.cat(batches).tolist()) == list(range(10))
     repeated = list(shuffled_batches(10, 4, torch.Generator().manual_seed(0)))
     assert all(torch.equal(a, b) for a, b in zip(batches, repeated, strict=True))
-
-
-def test_prefetch_keeps_order_and_reads_ahead() -> None:
-    made = []
-
-    def items() -> Iterator[int]:
-        for number in range(10):
-            made.append(number)
-            yield number
-
-    stream = prefetch(items(), depth=2)
-    assert next(stream) == 0
-    deadline = time.monotonic() + 5
-    while len(made) < 3 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert 3 <= len(made) <= 5
-    assert list(stream) == list(range(1, 10))
-
-
-def test_prefetch_raises_where_items_are_used() -> None:
-    def items() -> Iterator[int]:
-        yield 1
-        raise KeyError("lost")
-
-    stream = prefetch(items())
-    assert next(stream) == 1
-    with pytest.raises(KeyError, match="lost"):
-        next(stream)
-
-
-def test_closing_prefetch_ends_its_thread() -> None:
-    def endless() -> Iterator[int]:
-        while True:
-            yield 1
-
-    before = threading.active_count()
-    stream = prefetch(endless())
-    assert isinstance(stream, Iterator) and next(stream) == 1
-    stream.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before

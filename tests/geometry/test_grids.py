@@ -1,13 +1,11 @@
 """Grids over rotations and shifts."""
 
-import math
-
 import pytest
 import torch
 
 from cryohydra.geometry.healpix import num_pixels, pixel_to_angles
 from cryohydra.geometry.rotations import geodesic_angle, random_rotations
-from cryohydra.geometry.shift_grid import child_offsets, shift_grid
+from cryohydra.geometry.shift_grid import shift_grid
 from cryohydra.geometry.so3_grid import (
     all_rotations,
     angular_step,
@@ -73,10 +71,3 @@ def test_shifts_lie_in_a_disc_and_hold_its_centre():
     assert bool((grid == 0).all(-1).any())
     # x runs along the first column of the pair.
     assert {tuple(shift) for shift in grid.tolist()} >= {(4.0, 0.0), (0.0, -4.0), (2.0, 4.0)}
-
-
-def test_four_children_tile_a_cell():
-    offsets = child_offsets(2.0)
-    torch.testing.assert_close(offsets.mean(0), torch.zeros(2))
-    torch.testing.assert_close(offsets.abs(), torch.full((4, 2), 0.5))
-    assert math.isclose(float(torch.pdist(offsets).min()), 1.0)

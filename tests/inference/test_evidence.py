@@ -15,7 +15,7 @@ from cryohydra.inference.evidence import (
     log_likelihood_over_contrast,
     negative_log_evidence,
 )
-from cryohydra.inference.likelihood import GaussianLikelihood, PixelMeanLikelihood, log_density_of_noise
+from cryohydra.inference.likelihood import GaussianLikelihood, PixelMeanLikelihood
 
 
 def test_evidence_of_a_single_class_is_its_likelihood(generator: torch.Generator) -> None:
@@ -78,9 +78,8 @@ def test_evidence_is_a_density_of_images(generator: torch.Generator) -> None:
     """The likelihood over noise, times that of noise, integrates to one over images of a single frequency."""
     observed = torch.linspace(-20, 20, 4001)[:, None, None]
     noise, predicted = torch.full_like(observed, 2.0), torch.full_like(observed, 1.5)
-    log_density = GaussianLikelihood().log_likelihood(predicted, observed, noise) + log_density_of_noise(
-        observed, noise
-    )
+    of_noise = torch.distributions.Normal(0.0, noise.sqrt()).log_prob(observed).sum((1, 2))
+    log_density = GaussianLikelihood().log_likelihood(predicted, observed, noise) + of_noise
     total = torch.trapezoid(log_density.exp(), observed[:, 0, 0])
     torch.testing.assert_close(total, torch.tensor(1.0), atol=1e-4, rtol=0)
 

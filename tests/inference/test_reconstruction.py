@@ -27,7 +27,7 @@ def _sums(blobs, images, weight: torch.Tensor, num_parts: int = 2) -> ClassSums:
 def test_maps_come_back_and_say_how_far_they_are_known(blobs, take_images) -> None:
     images = take_images(blobs, BAND, 400, signal=3000.0, shift_std_px=1.0)
     sums = _sums(blobs, images, torch.nn.functional.one_hot(images.labels, 2).float())
-    maps = sums.solve(particle_mask(LATTICE, 0.45)).maps
+    maps = sums.solve(particle_mask(LATTICE)).maps
     true = blobs.on_lattice(LATTICE)
     inside = LATTICE.distance() <= 7
     for k in range(2):
@@ -38,14 +38,14 @@ def test_maps_come_back_and_say_how_far_they_are_known(blobs, take_images) -> No
 
 def test_noise_is_known_to_be_nothing(blobs, take_images) -> None:
     images = take_images(blobs, BAND, 200, signal=1e-3)
-    maps = _sums(blobs, images, torch.full((200, 2), 0.5)).solve(particle_mask(LATTICE, 0.45)).maps
+    maps = _sums(blobs, images, torch.full((200, 2), 0.5)).solve(particle_mask(LATTICE)).maps
     assert maps.known_radius() <= 3
 
 
 def test_a_class_without_images_is_empty_and_finite(blobs, take_images) -> None:
     images = take_images(blobs, BAND, 50, signal=300.0)
     weight = torch.tensor([1.0, 0.0]).expand(50, 2)
-    maps = _sums(blobs, images, weight).solve(particle_mask(LATTICE, 0.45)).maps
+    maps = _sums(blobs, images, weight).solve(particle_mask(LATTICE)).maps
     assert bool(maps.values.isfinite().all())
     assert float(maps.values[1].abs().max()) < 1e-3 * float(maps.values[0].abs().max())
 
@@ -58,7 +58,7 @@ def test_lattices_are_cut_and_padded_around_zero() -> None:
 
 def test_a_half_knows_nothing_of_the_other_halfs_images(blobs, take_images) -> None:
     images = take_images(blobs, BAND, 100, signal=300.0)
-    mask = particle_mask(LATTICE, 0.45)
+    mask = particle_mask(LATTICE)
     # The class of odd particles is the other one; that of even ones stays.
     right = torch.nn.functional.one_hot(images.labels, 2).float()
     changed = torch.where((torch.arange(100) % 2 == 1)[:, None], 1 - right, right)
@@ -76,7 +76,7 @@ def test_parts_make_the_maps_of_their_images(blobs, take_images) -> None:
     """Those of all together, and those of all others where one is taken out."""
     images = take_images(blobs, BAND, 400, signal=300.0)
     right = torch.nn.functional.one_hot(images.labels, 2).float()
-    mask = particle_mask(LATTICE, 0.45)
+    mask = particle_mask(LATTICE)
     parts = _sums(blobs, images, right, num_parts=8)
     others = right * (torch.arange(400) % 8 != 3)[:, None]
     for expected in (right, others):

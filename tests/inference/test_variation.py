@@ -34,7 +34,7 @@ def moved(blobs) -> tuple[PosedImages, torch.Tensor, torch.Tensor, torch.Tensor]
 
 def _find(moved, z_dim: int) -> torch.Tensor:
     images, mean, _, _ = moved
-    mask = particle_mask(LATTICE, 0.45)
+    mask = particle_mask(LATTICE)
     return find_components(images, BAND, LATTICE, mean, mask, z_dim, torch.Generator().manual_seed(1))
 
 

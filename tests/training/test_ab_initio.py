@@ -11,6 +11,7 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 from cryohydra.data.simulated import read_truth
+from cryohydra.training import ab_initio
 from cryohydra.training.ab_initio import AbInitio, _teachers
 from cryohydra.training.state import TrainingState
 
@@ -76,6 +77,26 @@ def test_images_of_a_class_that_is_there_twice_do_not_teach_newcomers() -> None:
     assert torch.equal(rows[_teachers(evidence, kept)], torch.arange(600, 750))
     few = evidence[:650]
     assert torch.equal(rows[:650][_teachers(few, kept)], torch.cat([torch.arange(300), torch.arange(600, 650)]))
+
+
+def test_without_images_to_climb_on_no_newcomers_are_called(
+    climbed: tuple[TrainingState, AbInitio], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a class that is doubted is the likeliest of no image."""
+    state, stage = climbed
+    stage.ascent.maps[1] = stage.ascent.maps[0]
+    monkeypatch.setattr(ab_initio, "_teachers", lambda evidence, kept: torch.zeros(len(evidence), dtype=torch.bool))
+    _go_on(state, stage)
+    assert stage.num_rounds == 0 and stage.newcomers is None
+
+
+def test_an_ascent_of_one_step_ends(prepare: Callable[..., Any], tmp_path: Path) -> None:
+    """It compares no image in the whole band."""
+    trainer, _ = prepare(tmp_path, n_imgs_pose_search=1)
+    state, stage = trainer.state, trainer.stages[0]
+    stage.begin(state)
+    stage.step(state, EVERYONE)
+    assert stage.annealing.num_steps == 1 and stage.is_done
 
 
 def test_going_on_in_the_midst_of_newcomers_equals_not_stopping(

@@ -21,11 +21,11 @@ def ball() -> Tensor:
 @pytest.fixture
 def noise() -> Tensor:
     density = 0.05 * torch.randn(LATTICE.shape, generator=torch.Generator().manual_seed(0))
-    return density * particle_mask(LATTICE, 0.45)
+    return density * particle_mask(LATTICE)
 
 
 def _noise_left(ball: Tensor, noise: Tensor, share: float) -> float:
-    outside = particle_mask(LATTICE, 0.45) * (LATTICE.real_space_radius_px() / LATTICE.box_size > 0.3)
+    outside = particle_mask(LATTICE) * (LATTICE.real_space_radius_px() / LATTICE.box_size > 0.3)
     drawn = drawn_to_density(LATTICE, to_frequency((ball + noise)[None]), share)[0]
     return float((drawn * outside).square().sum() / (noise * outside).square().sum())
 

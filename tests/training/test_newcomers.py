@@ -45,7 +45,7 @@ def test_what_classes_do_not_show_is_found(
     is_same = found.log_evidence.argmax(1).numpy() == read_truth(two_structures).labels
     assert max(is_same.mean(), 1 - is_same.mean()) > 0.95
     # Where they are there already, nothing is needed.
-    state.maps = ClassMaps(state.maps.lattice, maps, state.maps.weight, state.maps.half_correlation)
+    state.maps = ClassMaps(state.maps.lattice, maps, state.maps.half_correlation)
     monkeypatch.setattr(newcomers, "_NUM_ATTEMPTS", 1)
     assert _climb(state, stage).chosen() is None
 

@@ -46,3 +46,17 @@ def test_a_step_made_in_pieces_is_the_step_of_the_whole_batch(
         found.append((losses, state.poses.rotation.clone(), state.conformations.all_means(state.images)))
         found[-1] += tuple(parameter.detach().clone() for parameter in state.mixture.parameters())
     torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-5)
+
+
+def test_the_band_goes_on_growing_after_a_stop(prepare: Callable[..., Any], tmp_path: Path) -> None:
+    values = {"refine_gt_poses": True, "output_mask": "frequency_marching", "l_start_fm": 3}
+    trainer, _ = prepare(tmp_path, **values)
+    state, stage = trainer.state, trainer.stages[-1]
+    stage.begin(state)
+    stage.descend(state, torch.arange(12))
+    widest = stage.radius
+    assert state.drawn_radius == 3 < widest
+    again = prepare(tmp_path, **values)[0].stages[-1]
+    again.begin(state)
+    again.load_state_dict(stage.state_dict())
+    assert again.radius == widest

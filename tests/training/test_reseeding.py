@@ -39,7 +39,7 @@ def _solve(state: TrainingState) -> torch.Tensor:
     lattice = Lattice(state.images.box_size, RADIUS)
     done = MapPass(state, lattice, None, RADIUS, LocalSteps(count=0))
     done.add(state, ROWS, state.weighted(ROWS, done.summed), state.classes.log_posterior().exp())
-    solution = done.sums.solve(particle_mask(lattice, 0.45))
+    solution = done.sums.solve(particle_mask(lattice))
     state.maps = solution.maps
     return solution.halves()
 
@@ -80,6 +80,21 @@ def test_what_explains_better_is_kept_at_once(state: TrainingState) -> None:
     assert not trials.is_on_trial and trials.num_kept == 1
 
 
+def test_only_images_of_the_classes_concerned_judge_a_trial(state: TrainingState) -> None:
+    """All others gain by any pass."""
+    halves, half = state.maps.values.repeat(2, 1, 1, 1), NUM_IMAGES // 2
+    state.classes.log_evidence[:half] = torch.tensor([50.0, 0.0])
+    state.classes.log_evidence[half:] = torch.tensor([0.0, 50.0])
+    trials = Reseeding(most_trials=1)
+    trials.try_out(state, halves, [1], state.maps.values[:1])
+    state.classes.log_evidence[:half] += 10.0
+    trials.keep_if_better(state)
+    assert trials.is_on_trial
+    state.classes.log_evidence[half:] += torch.linspace(1, 2, NUM_IMAGES - half)[:, None]
+    trials.keep_if_better(state)
+    assert trials.num_kept == 1
+
+
 def test_what_explains_no_better_is_put_back(state: TrainingState, monkeypatch: pytest.MonkeyPatch) -> None:
     halves = state.maps.values.repeat(2, 1, 1, 1)
     before = {name: value.clone() for name, value in state.classes.state_dict().items()}
@@ -113,7 +128,7 @@ def test_one_structure_is_not_parted(state: TrainingState, two_structures: Path)
     lattice = state.maps.lattice
     done = MapPass(state, lattice, None, RADIUS, LocalSteps(count=0))
     done.add(state, rows, state.weighted(rows, done.summed), torch.tensor([[1.0, 0.0]]).expand(len(rows), 2))
-    state.maps = done.sums.solve(particle_mask(lattice, 0.45)).maps
+    state.maps = done.sums.solve(particle_mask(lattice)).maps
     members = reseeding._members
     try:
         reseeding._members = lambda state, k: rows if k == 0 else members(state, k)[:0]

@@ -103,6 +103,35 @@ def test_an_interrupt_in_any_stage_saves_and_can_be_continued(
     np.testing.assert_allclose(latents.class_probability.sum(1), 1, atol=1e-5)
 
 
+def test_a_pass_that_was_cut_short_begins_anew_with_all_its_images(prepare: Callable[..., Any], tmp_path: Path) -> None:
+    trainer, _ = prepare(tmp_path / "run", stop_in="search")
+    # Several batches to a pass.
+    trainer.stages[1].batch_size = 12
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    run = RunFolder(tmp_path / "run")
+    saved = load_checkpoint(run.weights_path(run.latest_epoch())).extra["stage_state"]
+    assert saved["stage"]["pass_count"] == 0 and saved["seen"] == 0
+
+
+def test_a_stage_that_was_stopped_while_its_end_is_written_has_ended(
+    prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, _ = prepare(tmp_path / "run", log_heavy_interval=0, **REFINE)
+    write, stops = trainer.writer.write, [KeyboardInterrupt]
+
+    def stopped(*args: Any) -> None:
+        if stops:
+            raise stops.pop()
+        write(*args)
+
+    monkeypatch.setattr(trainer.writer, "write", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    run = RunFolder(tmp_path / "run")
+    assert load_checkpoint(run.weights_path(run.latest_epoch())).extra["stage"] == 1
+
+
 def test_an_interrupt_at_the_end_of_a_stage_loses_nothing(
     prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,9 @@ def settings_for(
             "pose_only_phase": 0,
             "epochs_sgd": min(trained.epochs_sgd, _MOST_EPOCHS),
             "log_heavy_interval": 0,
+            # Those that the run has kept.
+            "n_classes": run.num_classes,
+            "prune_classes": False,
         }
     )
     seen = open_input(settings.model_copy(update={"lazy": True})).source

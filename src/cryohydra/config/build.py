@@ -40,7 +40,7 @@ from cryohydra.training.stage import Stage
 from cryohydra.training.state import ClassTable, TrainingState
 from cryohydra.training.trainer import Trainer
 
-_IMAGES_FOR_NOISE = 2000
+IMAGES_FOR_NOISE = 2000
 _KNOWN_POSE_PASSES = 30
 _AB_INITIO_SHARE = 0.7
 """Of the visits in which poses may be searched, how many may go to finding maps; the rest is the search's."""
@@ -208,9 +208,10 @@ def build_search(
     bound: int,
     first_radius: int,
     newcomers: Annealing | None = None,
+    most_trials: int = 3,
     follows_density: bool = True,
 ) -> Searching:
-    """The search, of at most `bound` image visits."""
+    """The search, of at most `bound` image visits; see `Searching` for the rest."""
     box_size = state.images.box_size
     return Searching(
         POSE_SEARCHES["sliced"],
@@ -223,6 +224,7 @@ def build_search(
         max_images=bound,
         batch_size=search_batch(settings, len(state)),
         newcomers=newcomers,
+        most_trials=most_trials,
         follows_density=follows_density,
         prunes=settings.prune_classes,
     )
@@ -302,7 +304,7 @@ def build_refinement(settings: Settings, state: TrainingState) -> Refinement:
         pose_optimizer=settings.pose_table_optimizer_type,
         # An encoder has no table.
         conformation_optimizer="adam" if settings.use_conf_encoder else settings.conf_table_optimizer_type,
-        pose_only_images=settings.pose_only_phase,
+        pose_only_images=settings.pose_only_phase if settings.z_dim else 0,
         max_epochs=settings.epochs_sgd,
         regularisers=Regularisers(
             kl=settings.beta_conf if settings.variational_het else 0.0,
@@ -337,7 +339,7 @@ def _images(settings: Settings, particles: ParticleSet, normalisation: Normalisa
 
 def _noise(particles: ParticleSet, normalisation: Normalisation, generator: torch.Generator) -> NoiseSpectrum:
     source = particles.source
-    chosen = torch.randperm(len(source), generator=generator)[:_IMAGES_FOR_NOISE]
+    chosen = torch.randperm(len(source), generator=generator)[:IMAGES_FOR_NOISE]
     images = torch.cat([normalisation.apply(source.images(part)) for part in chosen.split(128)])
     group = source.optics(chosen).group
     num_groups = int(source.optics(torch.arange(len(source))).group.max()) + 1

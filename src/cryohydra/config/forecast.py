@@ -4,11 +4,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from cryohydra.config.build import IMAGES_FOR_NOISE
 from cryohydra.config.measured import Linear
 from cryohydra.config.rehearsal import Rehearsal, Written, usual_radius
 from cryohydra.config.settings import Settings
 from cryohydra.data.source import ParticleSource
 from cryohydra.training.ab_initio import AbInitio
+from cryohydra.training.class_variation import MOST_VARIED
 from cryohydra.training.known_poses import KnownPoses
 from cryohydra.training.map_pass import widened
 from cryohydra.training.refinement import Refinement
@@ -16,10 +18,6 @@ from cryohydra.training.search import Searching
 from cryohydra.training.search_pass import PILOT
 from cryohydra.training.stage import Stage
 
-_NUM_FOR_NOISE = 2000
-"""Images from which the noise is estimated; they are held at once."""
-_MOST_VARIED = 4000
-"""Images of a class from which its components are found; they are held at once."""
 _BYTES_OF_OPTICS = 100
 """Of each image: optics, and where it is in its file."""
 _SETTLING_STEPS = 80
@@ -247,7 +245,7 @@ def _peaks(measured: Rehearsal, num: int, rehearsed_bytes: int, num_classes: int
     """Bytes of the process and on the GPU when each part is at its highest, with the images and tables rehearsed."""
     rehearsed = measured.num_particles
     opening = measured.opening.peak_bytes - measured.opening.held_bytes - rehearsed_bytes
-    for_noise = max(0, opening) * min(num, _NUM_FOR_NOISE) / min(rehearsed, _NUM_FOR_NOISE)
+    for_noise = max(0, opening) * min(num, IMAGES_FOR_NOISE) / min(rehearsed, IMAGES_FOR_NOISE)
     peaks: dict[str, tuple[float, float]] = {
         "opening": (measured.opening.held_bytes + rehearsed_bytes + for_noise, float(measured.opening.gpu_bytes))
     }
@@ -265,7 +263,7 @@ def _peaks(measured: Rehearsal, num: int, rehearsed_bytes: int, num_classes: int
     costs = [("ab initio", cost) for cost in measured.ab_initio.values()]
     costs += [("writing", written.cost) for both in measured.writing.values() for written in both]
     costs += [("search", measured.pass_end), ("search", measured.fitting)]
-    of_class, most = rehearsed / num_classes, min(num / num_classes, _MOST_VARIED)
+    of_class, most = rehearsed / num_classes, min(num / num_classes, MOST_VARIED)
     growth = max(0, measured.varying.peak_bytes - measured.varying.held_bytes) * max(0.0, most / of_class - 1)
     costs.append(("finding motions", replace(measured.varying, peak_bytes=int(measured.varying.peak_bytes + growth))))
     for name, cost in costs:

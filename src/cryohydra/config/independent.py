@@ -70,6 +70,9 @@ def search_halves_apart(
             "use_gt_trans": settings.use_gt_trans and not settings.use_gt_poses,
             "z_dim": 0,
             "search": "sliced",
+            # Those that a run has kept.
+            "n_classes": len(maps),
+            "prune_classes": False,
         }
     )
     for h in (0, 1):
@@ -82,7 +85,9 @@ def search_halves_apart(
         bound = max(2, rigid.n_imgs_pose_search // len(state) + 1) * len(state)
         widest = widest_radius(rigid, state.images.box_size)
         # Of a common outline the halves would learn more in common than the start holds.
-        stage = build_search(rigid.model_copy(update={"l_end": widest}), state, bound, radius, follows_density=False)
+        apart = rigid.model_copy(update={"l_end": widest})
+        # A trial kept in one half only would make a class another structure there.
+        stage = build_search(apart, state, bound, radius, most_trials=0, follows_density=False)
         listener.stage_begins(f"half {h + 1}", stage.max_images)
         for count, note in search_anew(state, stage):
             listener.advanced(count, note)

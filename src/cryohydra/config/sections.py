@@ -303,7 +303,7 @@ RETIRED = {
     "server": "'server' never did anything.",
     "outdir": "'outdir' is the folder given on the command line; results go to OUT/out.",
     "relion31": "'relion31' is not needed: the version of a .star file is seen from its contents.",
-    "num_workers": "'num_workers' is not needed: images are prepared by one thread beside the training.",
+    "num_workers": "'num_workers' is not needed: images are read and transformed as they are used.",
     "max_threads": "'max_threads' is not needed: images are transformed as they are used.",
     "fast_dataloading": "'fast_dataloading' is not needed: loading is always the fast one.",
     "shuffler_size": "'shuffler_size' is not needed: any order of images can be read directly.",

@@ -1,7 +1,6 @@
 """Particles as a source of images and optics, whatever file they come from, and their way to the model."""
 
 from cryohydra.data.loader import PreparedImages as PreparedImages
-from cryohydra.data.loader import prefetch as prefetch
 from cryohydra.data.loader import shuffled_batches as shuffled_batches
 from cryohydra.data.normalisation import Normalisation as Normalisation
 from cryohydra.data.normalisation import measure_normalisation as measure_normalisation

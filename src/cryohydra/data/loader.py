@@ -1,9 +1,6 @@
-"""Images on their way from a source to the model: normalised, transformed, batched and read ahead."""
+"""Images on their way from a source to the model: normalised, transformed and batched."""
 
-import queue
-import threading
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
 
 import torch
 
@@ -16,8 +13,6 @@ from cryohydra.physics.ctf import Optics
 
 _WINDOW_OUTER_RADIUS = 0.99
 
-Item = TypeVar("Item")
-
 
 class PreparedImages:
     """The Hartley transforms of a source's images in a band.
@@ -25,7 +20,6 @@ class PreparedImages:
     Args:
         window_radius: Fraction of half the box within which images are kept as they are; from there a cosine
             falls to zero at 0.99. None keeps all. A window correlates the noise between frequencies.
-        keeps_band: Whether the band of each image is kept in memory after its first use.
     """
 
     def __init__(
@@ -34,7 +28,6 @@ class PreparedImages:
         normalisation: Normalisation,
         band: Band,
         window_radius: float | None = None,
-        keeps_band: bool = False,
     ):
         assert band.box_size == source.box_size
         self.box_size = source.box_size
@@ -43,23 +36,13 @@ class PreparedImages:
         self.band = band
         self._source, self._normalisation = source, normalisation
         self._window = None if window_radius is None else soft_window(source.box_size, window_radius)
-        self._kept: Tensor | None = None
-        self._is_kept = torch.zeros(len(source), dtype=torch.bool)
-        if keeps_band:
-            self._kept = torch.empty(len(source), source.num_tilts, len(band))
 
     def __len__(self) -> int:
         return len(self._source)
 
     def hartley(self, index: Int[Tensor, "b"]) -> Float[Tensor, "b t p"]:
         """Coefficients of the band."""
-        if self._kept is None:
-            return self.band.gather(self.full_hartley(index))
-        missing = index[~self._is_kept[index]]
-        if len(missing):
-            self._kept[missing] = self.band.gather(self.full_hartley(missing))
-            self._is_kept[missing] = True
-        return self._kept[index]
+        return self.band.gather(self.full_hartley(index))
 
     def full_hartley(self, index: Int[Tensor, "b"]) -> Float[Tensor, "b t d d"]:
         """Coefficients of the whole box."""
@@ -82,44 +65,3 @@ def soft_window(box_size: int, radius: float) -> Float[Tensor, "d d"]:
 def shuffled_batches(num_particles: int, batch_size: int, generator: torch.Generator) -> Iterator[Int[Tensor, "b"]]:
     """Every particle once, in random order; the last batch may be smaller."""
     yield from torch.randperm(num_particles, generator=generator).split(batch_size)
-
-
-def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
-    """The same items, made by a background thread up to `depth` ahead.
-
-    An exception there is raised here; the thread ends when the iterator is closed.
-    """
-    ready: queue.Queue[tuple[bool, Item | BaseException | None]] = queue.Queue(maxsize=depth)
-    is_closed = threading.Event()
-
-    def put(is_item: bool, content: Item | BaseException | None) -> bool:
-        while not is_closed.is_set():
-            try:
-                ready.put((is_item, content), timeout=0.05)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        try:
-            for item in items:
-                if not put(True, item):
-                    return
-            put(False, None)
-        except BaseException as error:  # handed over, to be raised where the items are used
-            put(False, error)
-
-    thread = threading.Thread(target=work, name="prefetch", daemon=True)
-    thread.start()
-    try:
-        while True:
-            is_item, content = ready.get()
-            if not is_item:
-                if isinstance(content, BaseException):
-                    raise content
-                return
-            yield content  # type: ignore[misc]
-    finally:
-        is_closed.set()
-        thread.join()

@@ -17,9 +17,3 @@ def shift_grid(extent_px: float, step_px: float, centre_px: tuple[float, float] 
     grid = torch.stack([x.flatten(), y.flatten()], dim=-1)
     inside = grid.norm(dim=-1) <= extent_px + 1e-6
     return grid[inside] + torch.tensor(centre_px)
-
-
-def child_offsets(step_px: float) -> Float[Tensor, "4 2"]:
-    """Offsets from a shift to the centres of the four cells into which its cell divides."""
-    quarter = step_px / 4
-    return torch.tensor([[-quarter, -quarter], [quarter, -quarter], [-quarter, quarter], [quarter, quarter]])

@@ -1,5 +1,7 @@
 """Particles of which no map learns: what they say of maps is no echo of themselves."""
 
+import math
+
 from cryohydra._typing import Bool, Int, Tensor
 
 _EVERY = 20
@@ -14,5 +16,5 @@ def is_held_out(particle: Int[Tensor, "*n"], num_particles: int) -> Bool[Tensor,
     Args:
         particle: Rows in the whole set.
     """
-    stride = max(_EVERY, num_particles // _MOST)
+    stride = max(_EVERY, math.ceil(num_particles / _MOST))
     return particle % stride == stride - 1

@@ -1,6 +1,5 @@
 """How likely an image is, given a prediction: the noise model, in one place."""
 
-import math
 from typing import Protocol, runtime_checkable
 
 from cryohydra._typing import Float, Tensor
@@ -58,10 +57,3 @@ class PixelMeanLikelihood:
         """Natural logarithm, over that of an empty prediction."""
         error = (observed - predicted).square() - observed.square()
         return -error.flatten(1).mean(1) / (2 * self.std_noise**2)
-
-
-def log_density_of_noise(
-    observed: Float[Tensor, "b t p"], noise_variance: Float[Tensor, "b t p"]
-) -> Float[Tensor, "b"]:
-    """Natural logarithm of the density of images that are noise alone."""
-    return -0.5 * (observed.square() / noise_variance + (2 * math.pi * noise_variance).log()).sum((1, 2))

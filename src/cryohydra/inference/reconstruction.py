@@ -16,6 +16,8 @@ from cryohydra.inference.images import WeightedImages
 _KNOWN = 0.143
 """Half-map correlation down to which a shell counts as known."""
 _LEAST_DENSITY = 0.1
+_PARTICLE_RADIUS = 0.45
+"""As a fraction of the box."""
 
 
 @dataclass
@@ -135,7 +137,6 @@ class ClassSums:
         maps = ClassMaps(
             lattice=lattice,
             values=_confined(lattice, values, _masked(lattice, values, mask), mask, follows_density),
-            weight=(denominator + damping).unflatten(1, lattice.shape),
             half_correlation=correlation[:, : lattice.radius + 1],
         )
         return Solution(maps, halves, correlation[:, shells], mask, follows_density)
@@ -156,8 +157,6 @@ class ClassMaps:
     lattice: Lattice
     values: Float[Tensor, "k n n n"]
     """Hartley coefficients."""
-    weight: Float[Tensor, "k n n n"]
-    """Inverse variance of each."""
     half_correlation: Float[Tensor, "k r"]
     """Fourier shell correlation of the maps of two halves of the particles, poses shared."""
 
@@ -205,14 +204,10 @@ def half_of(particle: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
     return part_of(particle, 2)
 
 
-def particle_mask(lattice: Lattice, radius: float, device: torch.device | str = "cpu") -> Float[Tensor, "n n n"]:
-    """A sphere with a soft edge on the lattice's coarse voxels.
-
-    Args:
-        radius: As a fraction of the box.
-    """
+def particle_mask(lattice: Lattice, device: torch.device | str = "cpu") -> Float[Tensor, "n n n"]:
+    """The sphere to which density is confined, with a soft edge, on the lattice's coarse voxels."""
     distance = lattice.real_space_radius_px(device) / lattice.box_size
-    return ((radius - distance) / 0.05 + 0.5).clamp(0, 1)
+    return ((_PARTICLE_RADIUS - distance) / 0.05 + 0.5).clamp(0, 1)
 
 
 def density_mask(lattice: Lattice, values: Float[Tensor, "k n n n"]) -> Float[Tensor, "k n n n"]:

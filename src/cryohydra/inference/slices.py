@@ -1,5 +1,6 @@
 """Where a search gets its slices from: it knows no field and no file."""
 
+import copy
 from collections import Counter
 from typing import Protocol, runtime_checkable
 
@@ -69,6 +70,16 @@ class LatticeSlices:
         self._cells: dict[tuple[int, int], Float[Tensor, "m p"]] = {}
         """What has to be cut of whole grids, by level and band: one class after the other."""
         self._num_asked: Counter[tuple[int, int]] = Counter()
+
+    def split(self, num_classes: int) -> list["LatticeSlices"]:
+        """The same, so many classes at a time; they share memory."""
+        parts = []
+        for values in self._values.split(num_classes):
+            part = copy.copy(self)
+            part.num_classes, part._values = len(values), values
+            part._cells, part._num_asked = {}, Counter()
+            parts.append(part)
+        return parts
 
     def on_grid(self, band: Band, rotations: Float[Tensor, "q 3 3"]) -> Float[Tensor, "k q p"]:
         """Every class's slice at every rotation."""

@@ -21,7 +21,6 @@ _CHANCE = 2.0
 formed with all images, so that each half's average holds a little of the other half's noise."""
 _ERRORS = 2.0
 """Standard errors of the variance by which it must be larger than that."""
-_SPHERE = 0.45
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class ClassResiduals:
     @classmethod
     def of(cls, images: PosedImages, band: Band, lattice: Lattice, mean: Float[Tensor, "n n n"]) -> "ClassResiduals":
         """Take the mean map, on the lattice, off the images."""
-        mask = particle_mask(lattice, _SPHERE, mean.device) * density_mask(lattice, mean[None])[0]
+        mask = particle_mask(lattice, mean.device) * density_mask(lattice, mean[None])[0]
         return cls(residual_of_mean(images, band, lattice, mean), band, lattice, mask)
 
     def separation(self, first: Int[Tensor, "m"], second: Int[Tensor, "n"], generator: torch.Generator) -> Separation:

@@ -25,6 +25,8 @@ from cryohydra.training.state import TrainingState
 
 _DOUBTED = (1 / 3, 1 / 4)
 """Part of the classes that newcomers may replace, in each round."""
+_FEWEST_TEACHERS = 20
+"""Images without which no newcomers are called."""
 _STEPS_OF_NEWCOMERS = 1.0
 """Of the steps that all classes have."""
 _STEPS_AFTERWARDS = 0.25
@@ -78,6 +80,7 @@ class AbInitio(Stage):
             note = self._raise(state, self.newcomers)
         else:
             note = self._ask(state, self.newcomers, index)
+        self._show(state)
         return StepResult(loss=-self.gain, note=note)
 
     def end(self, state: TrainingState, tell: Tell) -> str:
@@ -109,6 +112,8 @@ class AbInitio(Stage):
         self.ascent.load_state_dict(saved["ascent"])
         for name in ("is_compared", "members", "verdicts", "num_rounds", "num_replaced", "gain"):
             setattr(self, name, saved[name])
+        # Rows, wherever the checkpoint was read to.
+        self.is_compared, self.members = self.is_compared.cpu(), self.members.cpu()
         climber = saved["newcomers"]
         if climber is not None:
             foot = climber["maps"], climber["unexplained"], self.ascent.shift_prior
@@ -129,7 +134,6 @@ class AbInitio(Stage):
         self.gain = self.ascent.gains[-1]
         self._remember(state, index, comparison)
         self.is_compared[index] = is_wide
-        self._show(state)
         if self.ascent.is_done:
             self._doubt(state)
         return note
@@ -148,6 +152,9 @@ class AbInitio(Stage):
             self.is_done = True
             return
         self.members = rows[_teachers(evidence, clear.kept).cpu()]
+        if len(self.members) < _FEWEST_TEACHERS:
+            self.is_done = True
+            return
         # One more than is looked for: of several that start from nothing, some find the same.
         plan, num_newcomers = self._plan_of_newcomers(), num_doubted + 1
         batch_size = self._images_of_newcomers(num_newcomers)
@@ -205,7 +212,7 @@ class AbInitio(Stage):
     def _show(self, state: TrainingState) -> None:
         """Let the state hold what is known."""
         lattice, maps = self.ground.lattice, self.ascent.maps
-        state.maps = ClassMaps(lattice, maps, self.ascent.seen, maps.new_zeros(len(maps), lattice.radius + 1))
+        state.maps = ClassMaps(lattice, maps, maps.new_zeros(len(maps), lattice.radius + 1))
         state.shift_prior = self.ascent.shift_prior
 
     def _remember(self, state: TrainingState, index: Int[Tensor, "b"], comparison: Comparison) -> None:

@@ -27,8 +27,6 @@ from cryohydra.training.state import TrainingState
 
 NUM_IMAGES_TO_START = 300
 """That, backprojected in random poses, make a first map."""
-_PARTICLE_RADIUS = 0.45
-"""Of the sphere to which density is confined, as a fraction of the box."""
 _LEAST_SIGNAL = 0.02
 """Power of the signal over the noise's in an image, below which the noise's estimate is in the way."""
 _WHILE = 40
@@ -59,7 +57,7 @@ class Ground:
         lattice = Lattice(state.images.box_size, radius)
         distance = lattice.distance(state.device)
         shells = distance.round().long().clamp(max=radius + 1)
-        mask = particle_mask(lattice, _PARTICLE_RADIUS, state.device)
+        mask = particle_mask(lattice, state.device)
         return cls(GridComparer(lattice), state.band(radius), mask, distance, shells)
 
     @property

@@ -12,7 +12,7 @@ from cryohydra.inference.reconstruction import ClassMaps, density_mask, particle
 from cryohydra.inference.variation import PosedImages, find_components, locate_images
 from cryohydra.training.state import TrainingState
 
-_MOST_IMAGES = 4000
+MOST_VARIED = 4000
 """From which components are found, and held at a time; all are then located along them."""
 _AT_ONCE = 256
 _WELL_KNOWN = 0.5
@@ -34,24 +34,22 @@ def vary(
     class_index: int,
     members: Int[Tensor, "m"],
     num_components: int,
-    particle_radius: float = 0.45,
 ) -> ClassVariation:
     """Find the components along which some particles differ most from their class's map.
 
     Args:
         members: Rows, on the CPU.
         num_components: At least one.
-        particle_radius: Of the sphere to which density is confined, as a fraction of the box.
     """
     radius = min(max(maps.known_radius(_WELL_KNOWN), 4), maps.lattice.radius)
     lattice, band = Lattice(maps.lattice.box_size, radius), state.band(radius)
     mean = enlarge(maps.values[class_index][None], lattice)
-    mask = particle_mask(lattice, particle_radius, state.device) * density_mask(lattice, mean)[0]
+    mask = particle_mask(lattice, state.device) * density_mask(lattice, mean)[0]
     mean = mean[0]
     teachers = members[~state.is_held_out(members)]
     if not len(teachers):
         teachers = members
-    chosen = teachers[torch.randperm(len(teachers), generator=state.generator)[:_MOST_IMAGES]]
+    chosen = teachers[torch.randperm(len(teachers), generator=state.generator)[:MOST_VARIED]]
     images = posed_images(state, chosen, class_index, band)
     components = find_components(images, band, lattice, mean, mask, num_components, state.generator)
     located = locate_members(state, class_index, members, band, lattice, mean, components)
@@ -74,7 +72,7 @@ def locate_members(
     """
     located = [
         locate_images(posed_images(state, some, class_index, band), band, lattice, mean, components)
-        for some in members.split(_MOST_IMAGES)
+        for some in members.split(MOST_VARIED)
     ]
     return torch.cat(located)
 

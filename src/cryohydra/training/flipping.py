@@ -83,8 +83,7 @@ def _flip_training(saved: dict[str, Any], classes: list[int]) -> dict[str, Any]:
     table["rotation"][:, :, classes] = follow_map(pose, _OTHER_HAND).rotation
     maps = saved["maps"]
     if maps is not None:
-        values, weight, correlation = maps[0].clone(), maps[1].clone(), maps[2]
-        for part in (values, weight):
-            part[classes] = part[classes].flip(1, 2, 3)
-        maps = [values, weight, correlation]
+        values, correlation = maps[0].clone(), maps[1]
+        values[classes] = values[classes].flip(1, 2, 3)
+        maps = [values, correlation]
     return {**saved, "poses": table, "maps": maps}

@@ -57,7 +57,8 @@ class GradientSearch(Stage):
         return result
 
     def end(self, state: TrainingState, tell: Tell) -> str:
-        """Nothing is left open."""
+        """Nothing is left open; what comes next begins in the whole band."""
+        state.field_radius = None
         return f"Gradient search: band {self.radius}, {self.refinement.num_seen} image visits."
 
     def state_dict(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def start_from_maps(state: TrainingState, densities: Float[Tensor, "k d d d"], r
     lattice = Lattice(state.images.box_size, radius)
     values = torch.stack([density_on_lattice(lattice, density.to(state.device)) for density in densities])
     known = values.new_ones(len(values), radius + 1)
-    state.maps = ClassMaps(lattice, values, torch.ones_like(values), known)
+    state.maps = ClassMaps(lattice, values, known)
 
 
 def search_anew(state: TrainingState, stage: Searching) -> Iterator[tuple[int, str]]:

@@ -41,7 +41,6 @@ class KnownPoses(Stage):
         batch_size: int,
         steps: LocalSteps,
         random_poses: bool = False,
-        particle_radius: float = 0.45,
     ):
         """Plan the stage.
 
@@ -55,7 +54,6 @@ class KnownPoses(Stage):
         self.batch_size = batch_size
         self.steps = steps
         self.random_poses = random_poses
-        self.particle_radius = particle_radius
         self.pass_count = 0
         self.evidence_before = float("-inf")
         self._slicers = GridSlicers()
@@ -63,7 +61,7 @@ class KnownPoses(Stage):
     def begin(self, state: TrainingState) -> None:
         """Make room for the sums."""
         self.lattice = Lattice(state.images.box_size, self.last_radius)
-        self.mask = particle_mask(self.lattice, self.particle_radius, state.device)
+        self.mask = particle_mask(self.lattice, state.device)
         state.fields_are_fitted = False
         if self.random_poses:
             self._forget_poses(state)
@@ -78,9 +76,7 @@ class KnownPoses(Stage):
         if state.maps is None and seeds is not None and seeds.has_map.all():
             values = enlarge(seeds.values, self.lattice)
             known = (torch.arange(self.lattice.radius + 1, device=state.device) <= seeds.lattice.radius).float()
-            state.maps = ClassMaps(
-                self.lattice, values, torch.ones_like(values), known.expand(len(values), -1).contiguous()
-            )
+            state.maps = ClassMaps(self.lattice, values, known.expand(len(values), -1).contiguous())
 
     def _begin_pass(self, state: TrainingState) -> MapPass:
         halves = None if self.halves is None else LatticeSlices(self.lattice, self.halves, self._slicers)
@@ -122,7 +118,7 @@ class KnownPoses(Stage):
         # One class is its mean.
         is_first = self.pass_count == 1 and not has_compared and not self.random_poses and state.num_classes > 1
         is_first &= state.seeds is None
-        self.start = split_by_variation(state, state.maps, self.particle_radius) if is_first else None
+        self.start = split_by_variation(state, state.maps) if is_first else None
         self.halves = None if self.start is not None else solution.halves()
         self.current = None
 
@@ -162,9 +158,11 @@ class KnownPoses(Stage):
             "start": self.start,
             "halves": self.halves,
             "radius": self.radius,
+            "is_done": self.is_done,
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Go on with the next pass."""
         self.pass_count, self.evidence_before = saved["pass_count"], saved["evidence_before"]
         self.start, self.radius, self.halves = saved["start"], saved["radius"], saved["halves"]
+        self.is_done = saved["is_done"]

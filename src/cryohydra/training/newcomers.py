@@ -7,6 +7,7 @@ evidence tells which did.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -57,18 +58,20 @@ class Doubted:
 class Newcomers:
     """Attempts to find what the doubted classes do not show, one after the other."""
 
-    def __init__(self, state: TrainingState, plan: Annealing, doubted: Doubted):
-        """Begin the first attempt."""
+    def __init__(self, state: TrainingState, plan: Annealing, doubted: Doubted, saved: dict[str, Any] | None = None):
+        """Begin the first attempt, or the next one of those that were saved (`state_dict`)."""
         self.doubted, self.plan = doubted, plan
         self.ground = Ground.of(state, plan.last_radius)
         self.batch_size = min(IMAGES_OF_A_NEWCOMER * len(doubted.classes), len(doubted.members))
         drawn = torch.randperm(len(doubted.members), generator=state.generator)[:NUM_JUDGES]
         self._judges = doubted.members[drawn]
+        if saved is not None:
+            self._judges = saved["judges"].cpu()
         assert state.maps is not None
         self._evidence_before = self._evidence(state, enlarge(state.maps.values[list(doubted.classes)], self._lattice))
-        self._best: tuple[Tensor, Tensor] | None = None
+        self._best: tuple[Tensor, Tensor] | None = saved["best"] if saved else None
         """Maps, and the evidence of the images that judge."""
-        self.num_attempts = 0
+        self.num_attempts: int = saved["num_attempts"] if saved else 0
         self._ascent = self._from_nothing(state)
 
     @property
@@ -94,6 +97,10 @@ class Newcomers:
         if self._ascent.is_done:
             self._judge(state)
         return gain, f"{which}, {note}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the attempts that are over have come to; one that was cut short begins anew."""
+        return {"judges": self._judges, "best": self._best, "num_attempts": self.num_attempts}
 
     def chosen(self) -> Float[Tensor, "d n n n"] | None:
         """The maps of the best attempt, on the lattice of the ascent; None if images need none of them."""

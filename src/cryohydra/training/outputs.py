@@ -92,7 +92,7 @@ class EpochWriter:
 def write_epoch(
     run: RunFolder, checkpoint: Checkpoint, latents: Latents, densities: Iterable[Float[np.ndarray, "d d d"]]
 ) -> None:
-    """Write latents, maps and checkpoint of an epoch.
+    """Write latents, checkpoint and maps of an epoch.
 
     Args:
         densities: Of each class.
@@ -104,9 +104,10 @@ def write_epoch(
     write_pickle(run.conformation_path(epoch), latents.conformation)
     write_pickle(run.class_probability_path(epoch), latents.class_probability)
     write_latents(run.latents_path(epoch), latents)
+    # Before the maps: who stops a training may not wait until they are drawn.
+    save_checkpoint(run.weights_path(epoch), checkpoint)
     for k, density in enumerate(densities):
         write_map(run.map_path(epoch, k), density, checkpoint.pixel_size_angstrom)
-    save_checkpoint(run.weights_path(epoch), checkpoint)
 
 
 def _of_class(values: Float[Tensor, "n k z"], best: Int[Tensor, "n"]) -> Float[Tensor, "n z"]:

@@ -36,19 +36,15 @@ class Parts:
         num_classes: int,
         device: torch.device,
         slicers: GridSlicers,
-        *,
-        particle_radius: float,
         follows_density: bool,
     ):
         """Sums over no images.
 
         Args:
-            particle_radius: Of the sphere that maps are confined to, as a fraction of the box.
             follows_density: Whether maps are confined to their own density (`ClassSums.solve`).
         """
         self.sums = ClassSums.empty(lattice, num_classes, device, NUM_PARTS)
-        self._slicers = slicers
-        self._particle_radius, self._follows_density = particle_radius, follows_density
+        self._slicers, self._follows_density = slicers, follows_density
         self._known = set[int]()
         """Parts whose sums are complete."""
         self._now: int | None = None
@@ -76,6 +72,6 @@ class Parts:
             return None
         # Only what is compared is needed.
         narrow = self.sums.within(radius)
-        mask = particle_mask(narrow.lattice, self._particle_radius, self.sums.numerator.device)
+        mask = particle_mask(narrow.lattice, self.sums.numerator.device)
         maps = narrow.solve(mask, follows_density=self._follows_density).maps
         return LatticeSlices(self.sums.lattice, enlarge(maps.values, self.sums.lattice), self._slicers)

@@ -72,22 +72,22 @@ def reclass(old: TrainingState, new: TrainingState, origins: Sequence[Origin]) -
     if old.maps is None:
         raise UserError("The run keeps no maps to start from; name an epoch that ends a stage, or train anew.")
     parts = [_part(old, old.maps, origin) for origin in origins]
-    values, weight, correlation, rotation, shift = (torch.stack(column) for column in zip(*parts, strict=True))
-    new.maps = ClassMaps(old.maps.lattice, values, weight, correlation)
+    values, correlation, rotation, shift = (torch.stack(column) for column in zip(*parts, strict=True))
+    new.maps = ClassMaps(old.maps.lattice, values, correlation)
     every = torch.arange(len(new), device=new.device)
     new.poses.set(every, Pose(rotation.movedim(0, 2), shift.movedim(0, 2)))
     new.noise, new.shift_prior, new.fields_are_fitted = old.noise, old.shift_prior, False
 
 
 def _part(old: TrainingState, maps: ClassMaps, origin: Origin) -> tuple[Tensor, ...]:
-    """Map, its weight, its half-map correlation, rotations and shifts of one new class."""
+    """Map, its half-map correlation, rotations and shifts of one new class."""
     classes = sorted(origin.classes, key=lambda k: -float(old.classes.log_weight[k]))
     largest = classes[0]
     density = maps.values[largest]
     if origin.part is not None:
         density = _side(old, maps, largest, origin.part)
     pose = _merged_poses(old, classes)
-    return density, maps.weight[largest], maps.half_correlation[largest], pose.rotation[:, :, 0], pose.shift_px[:, :, 0]
+    return density, maps.half_correlation[largest], pose.rotation[:, :, 0], pose.shift_px[:, :, 0]
 
 
 def _merged_poses(old: TrainingState, classes: list[int]) -> Pose:

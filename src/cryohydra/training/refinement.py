@@ -161,6 +161,7 @@ class Refinement(Stage):
             "shift_steps": self.shift_steps.state_dict(),
             "score_steps": self.score_steps.state_dict(),
             "num_seen": self.num_seen,
+            "radius": self.radius,
             "epoch_losses": list(self.epoch_losses),
             "is_done": self.is_done,
             "poses_are_settled": self.poses_are_settled,
@@ -173,7 +174,7 @@ class Refinement(Stage):
         self.rotation_steps.load_state_dict(saved["rotation_steps"])
         self.shift_steps.load_state_dict(saved["shift_steps"])
         self.score_steps.load_state_dict(saved["score_steps"])
-        self.num_seen = saved["num_seen"]
+        self.num_seen, self.radius = saved["num_seen"], saved["radius"]
         self.epoch_losses = list(saved["epoch_losses"])
         self.is_done = saved["is_done"]
         self.poses_are_settled = saved["poses_are_settled"]
@@ -285,7 +286,11 @@ class Refinement(Stage):
     def _regularisation(
         self, conformation: Conformation, pose: Pose, smoothness: Tensor, probability: Float[Tensor, "b k"]
     ) -> dict[str, Tensor]:
-        """What is added to the loss, by name; what each class has of it counts by the class's probability."""
+        """What is added to the loss, by name.
+
+        Of conformations and shifts each class's counts by its probability; predictions of all classes that matter are
+        to be smooth.
+        """
         weights = self.plan.regularisers
         terms = {}
         if weights.smoothness_l2:

@@ -88,11 +88,11 @@ class Reseeding:
             stems_from: The class whose poses and evidence the others take over, while it shares its weight with them;
                 None if each keeps its own.
         """
-        self._remember(state, halves)
+        self._remember(state, halves, classes)
         assert state.maps is not None
         values = state.maps.values.clone()
         values[classes] = maps
-        state.maps = ClassMaps(state.maps.lattice, values, state.maps.weight, state.maps.half_correlation)
+        state.maps = ClassMaps(state.maps.lattice, values, state.maps.half_correlation)
         halves = halves.unflatten(0, (-1, state.num_classes)).clone()
         halves[:, classes] = maps
         if stems_from is not None:
@@ -100,8 +100,14 @@ class Reseeding:
         return halves.flatten(0, 1)
 
     def keep_if_better(self, state: TrainingState) -> None:
-        """Keep what is on trial, if images are explained better already; what is not goes on until it has settled."""
-        if self._before is not None and is_better(self._before["evidence"], _evidence(state)):
+        """Keep what is on trial, if images are explained better already; what is not goes on until it has settled.
+
+        Only those judge that were of the classes concerned: the others gain by every pass, whatever is tried.
+        """
+        if self._before is None:
+            return
+        judges = self._before["judges"]
+        if is_better(self._before["evidence"][judges], _evidence(state)[judges]):
             self.num_kept += 1
             self._before = None
 
@@ -121,14 +127,15 @@ class Reseeding:
         """Go on from what `state_dict` gave."""
         self.num_left, self.num_kept, self._before = saved["num_left"], saved["num_kept"], saved["before"]
 
-    def _remember(self, state: TrainingState, halves: Float[Tensor, "h n n n"]) -> None:
-        maps = state.maps
+    def _remember(self, state: TrainingState, halves: Float[Tensor, "h n n n"], classes: list[int]) -> None:
+        maps, likeliest = state.maps, state.classes.log_posterior().argmax(1)
         assert maps is not None
         self._before = {
             "halves": halves,
-            "maps": [maps.values, maps.weight, maps.half_correlation],
+            "maps": [maps.values, maps.half_correlation],
             "tables": copy.deepcopy({name: getattr(state, name).state_dict() for name in _TABLES}),
             "evidence": _evidence(state),
+            "judges": torch.isin(likeliest, torch.tensor(classes, device=likeliest.device)),
         }
 
     def _put_back(self, state: TrainingState) -> Float[Tensor, "h n n n"]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from cryohydra._typing import Float, Int, Tensor
+from cryohydra._typing import Int, Tensor
 from cryohydra.fourier.lattice import Lattice, enlarge
 from cryohydra.geometry.so3_grid import angular_step, level_for_step
 from cryohydra.inference.local_search import LocalSteps
@@ -42,7 +42,7 @@ _MOST_CALLS = 2
 """For newcomers; for a second only if the first were of use."""
 _SAVED = (
     *("radius", "pass_count", "is_searching", "is_last_search", "is_in_doubt", "evidence_before", "halves"),
-    *("prunes", "num_pruned", "newcomers_are_due", "kept_before_calls"),
+    *("is_done", "prunes", "num_pruned", "newcomers_are_due", "kept_before_calls"),
 )
 
 
@@ -97,10 +97,9 @@ class Searching(Stage):
         max_images: int,
         batch_size: int,
         num_passes: int = 32,
-        most_trials: int = 3,
+        most_trials: int = 0,
         newcomers: Annealing | None = None,
         prunes: bool = False,
-        particle_radius: float = 0.45,
         follows_density: bool = True,
     ):
         """Plan the stage.
@@ -122,7 +121,7 @@ class Searching(Stage):
         self.batch_size = batch_size
         self.max_images = max_images
         self.num_passes = num_passes
-        self.particle_radius, self.follows_density = particle_radius, follows_density
+        self.follows_density = follows_density
         self.pass_count = 0
         self.is_searching = True
         self.is_last_search = False
@@ -133,6 +132,8 @@ class Searching(Stage):
         self.reseeding = Reseeding(most_trials)
         self.plan_of_newcomers = newcomers
         self.newcomers: Newcomers | None = None
+        self._newcomers_before: dict[str, Any] | None = None
+        """Attempts that were over when the training was stopped."""
         self.newcomers_are_due = False
         self.kept_before_calls: list[int] = []
         """For each call for newcomers, how many trials had been kept by then."""
@@ -146,9 +147,8 @@ class Searching(Stage):
         if state.maps.lattice != self.lattice:
             maps = state.maps
             correlation = torch.nn.functional.pad(maps.half_correlation, (0, self.last_radius - maps.lattice.radius))
-            values, weight = enlarge(maps.values, self.lattice), enlarge(maps.weight, self.lattice)
-            state.maps = ClassMaps(self.lattice, values, weight, correlation)
-        self.mask = particle_mask(self.lattice, self.particle_radius, state.device)
+            state.maps = ClassMaps(self.lattice, enlarge(maps.values, self.lattice), correlation)
+        self.mask = particle_mask(self.lattice, state.device)
         state.fields_are_fitted = False
         self.halves = state.maps.values
         self.current: MapPass | None = None
@@ -183,11 +183,12 @@ class Searching(Stage):
             # Maps of most images explain more than those of half of them.
             self.evidence_before = -math.inf
         self.is_in_doubt = is_in_doubt
+        num_classes = state.num_classes
         if not self.goes_by_parts(state):
             self.parts = None
         elif self.parts is None:
-            self.parts = self._no_parts(state)
-        steps, num_classes = LocalSteps(shifts=state.shift_prior.extent_px > 0), state.num_classes
+            self.parts = Parts(self.lattice, num_classes, state.device, self._slicers, self.follows_density)
+        steps = LocalSteps(shifts=state.shift_prior.extent_px > 0)
         maps = self._compared(state)
         if not self.is_searching:
             return MapPass(state, self.lattice, maps, self.radius, steps)
@@ -198,7 +199,7 @@ class Searching(Stage):
             self.radius,
             steps,
             self._search(state),
-            [maps] if self.slice_kind == "exact" else [self._slices(half) for half in self.halves.split(num_classes)],
+            maps.split(num_classes) if isinstance(maps, LatticeSlices) else [maps],
             number=self.pass_count,
             is_in_doubt=is_in_doubt,
             is_last=self.is_last_search,
@@ -207,13 +208,10 @@ class Searching(Stage):
 
     def _compared(self, state: TrainingState) -> SliceSource:
         if self.slice_kind == "sliced":
-            return self._slices(self.halves)
+            return LatticeSlices(self.lattice, self.halves, self._slicers)
         fit_fields(state)
         conformation = torch.stack([state.mean_conformation(k) for k in range(state.num_classes)])
         return FieldSlices(state.mixture, conformation)
-
-    def _slices(self, maps: Float[Tensor, "m n n n"]) -> LatticeSlices:
-        return LatticeSlices(self.lattice, maps, self._slicers)
 
     def _search(self, state: TrainingState) -> PoseSearch:
         plan = plan_search(
@@ -225,16 +223,6 @@ class Searching(Stage):
             num_kept=self.num_kept,
         )
         return self.search(plan)
-
-    def _no_parts(self, state: TrainingState) -> Parts:
-        return Parts(
-            self.lattice,
-            state.num_classes,
-            state.device,
-            self._slicers,
-            particle_radius=self.particle_radius,
-            follows_density=self.follows_density,
-        )
 
     def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
         """Find or sharpen the poses of a batch and add it to the sums, or let newcomers climb."""
@@ -255,10 +243,9 @@ class Searching(Stage):
         evidence = float(done.evidence) / done.num_seen
         self.pass_count += 1
         self.reseeding.keep_if_better(state)
-        wider, least_gain = self.radius, _LEAST_GAIN_ON_TRIAL
-        # A trial is judged in the band and noise that it began with.
+        noise, wider, least_gain = state.noise, self.radius, _LEAST_GAIN_ON_TRIAL
         if not self.reseeding.is_on_trial:
-            state.noise = done.refined_noise(state)
+            noise = done.refined_noise(state)
             # Two Fourier pixels beyond what is known: enough to grow, too little to fit noise.
             wider = min(self.last_radius, max(self.radius, min(state.maps.known_radius() + 2, widened(self.radius))))
             least_gain = _LEAST_GAIN
@@ -274,10 +261,12 @@ class Searching(Stage):
             self.is_done = self.is_last_search
             self.is_searching = self.is_last_search = True
         self.evidence_before = evidence
-        self.radius = wider
         self.current = None
         if self.is_done and self._has_reason_to_go_on(state):
+            # A trial is judged in the band and the noise in which it was called for.
             self._go_on()
+        else:
+            state.noise, self.radius = noise, wider
         self.is_done |= self.pass_count >= self.num_passes
 
     def _has_reason_to_go_on(self, state: TrainingState) -> bool:
@@ -304,7 +293,8 @@ class Searching(Stage):
         if self.newcomers is None:
             doubted = Doubted.of(state)
             assert self.plan_of_newcomers is not None and doubted is not None
-            self.newcomers = Newcomers(state, self.plan_of_newcomers, doubted)
+            self.newcomers = Newcomers(state, self.plan_of_newcomers, doubted, self._newcomers_before)
+            self._newcomers_before = None
         newcomers = self.newcomers
         gain, note = newcomers.step(state)
         if newcomers.is_done:
@@ -349,11 +339,14 @@ class Searching(Stage):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Between passes; a pass that was cut short begins anew."""
-        return {name: getattr(self, name) for name in _SAVED} | {"reseeding": self.reseeding.state_dict()}
+        """Between passes; a pass or an attempt of newcomers that was cut short begins anew."""
+        newcomers = None if self.newcomers is None else self.newcomers.state_dict()
+        saved = {name: getattr(self, name) for name in _SAVED}
+        return saved | {"reseeding": self.reseeding.state_dict(), "newcomers": newcomers}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Go on with the next pass."""
         self.reseeding.load_state_dict(saved["reseeding"])
+        self._newcomers_before = saved["newcomers"]
         for name in _SAVED:
             setattr(self, name, saved[name])

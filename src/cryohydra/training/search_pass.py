@@ -29,8 +29,8 @@ _LEAST_PROBABILITY = 1e-3
 """Classes less probable than this for an image are passed over until all is searched anew."""
 _SAME_POSE = 2.0
 """Steps of the last grid within which poses count as the best one's."""
-_MOST_POSES = 32
-"""Of each image, beside the best ones, that are added to the sums."""
+_MOST_POSES, _LEAST_SHARE = 8, 0.01
+"""Of each image, beside the best ones, that are added to the sums, and what each holds at least of the heaviest."""
 _LEAST_WEIGHT = 1e-20
 _STEPPED_RADIUS = 10
 """Where steps from the points of the last grid begin; from there they reach the wider band."""
@@ -213,7 +213,9 @@ class SearchPass(MapPass):
         reach = _SAME_POSE * angular_step(plan.base_level + len(plan.radii) - 1)
         is_near = geodesic_angle(found.rotation, best) < reach
         posterior = state.classes.log_posterior(rows).exp().gather(1, found.class_index)
-        elsewhere = torch.where(is_near, 0.0, share)
+        probability = posterior * share
+        is_light = probability < _LEAST_SHARE * probability.amax(1, keepdim=True)
+        elsewhere = torch.where(is_near | is_light, 0.0, share)
         weight = posterior * elsewhere
         total = weight.sum(1, keepdim=True)
         weight, chosen = weight.topk(min(_MOST_POSES, share.shape[1]), dim=1)

@@ -10,8 +10,6 @@ from cryohydra.physics.noise import shell_means
 from cryohydra.physics.pose import Pose
 from cryohydra.training.state import TrainingState
 
-_PARTICLE_RADIUS = 0.45
-"""Of the sphere to which density is confined, as a fraction of the box."""
 _NUM_IMAGES = 1000
 """Whose power tells the scale."""
 _FIRST_SHELL = 2
@@ -24,7 +22,7 @@ _AT_ONCE = 256
 def seed_of_density(state: TrainingState, density: Float[Tensor, "d d d"], lattice: Lattice) -> Float[Tensor, "n n n"]:
     """A density in the pixels of the images, low-passed to the lattice and scaled to the images' power."""
     values = density_on_lattice(lattice, density.to(state.device))
-    mask = particle_mask(lattice, _PARTICLE_RADIUS, state.device)
+    mask = particle_mask(lattice, state.device)
     values = to_frequency(to_real_space(values[None]) * mask)[0]
     return values * _scale(state, values, lattice)
 
@@ -46,7 +44,7 @@ def seed_of_members(
         shift_px = pose.shift_px[index].to(state.device).transpose(1, 2) - state.known_shift_px[rows][:, None, None]
         one = torch.ones(len(rows), 1, device=state.device)
         sums.add(state.weighted(index, band), band, half_of(rows), one, one.long() - 1, rotation, shift_px)
-    return sums.solve(particle_mask(lattice, _PARTICLE_RADIUS, state.device)).maps.values[0]
+    return sums.solve(particle_mask(lattice, state.device)).maps.values[0]
 
 
 def _scale(state: TrainingState, values: Float[Tensor, "n n n"], lattice: Lattice) -> float:

@@ -110,7 +110,7 @@ class TrainingState:
         self.seeds = None
         if self.maps is not None:
             maps = self.maps
-            self.maps = ClassMaps(maps.lattice, maps.values[kept], maps.weight[kept], maps.half_correlation[kept])
+            self.maps = ClassMaps(maps.lattice, maps.values[kept], maps.half_correlation[kept])
 
     def is_held_out(self, index: Int[Tensor, "b"]) -> Bool[Tensor, "b"]:
         """Whether no map learns of particles, so that they can judge maps."""
@@ -173,7 +173,7 @@ class TrainingState:
             "conformations": self.conformations.state_dict(),
             "classes": self.classes.state_dict(),
             "scores": self.scores.state_dict(),
-            "maps": None if maps is None else [maps.values, maps.weight, maps.half_correlation],
+            "maps": None if maps is None else [maps.values, maps.half_correlation],
             "fields_are_fitted": self.fields_are_fitted,
             "generator": self.generator.get_state(),
             "images_seen": self.images_seen,
@@ -190,9 +190,9 @@ class TrainingState:
         self.classes.load_state_dict(saved["classes"])
         self.scores.load_state_dict(saved["scores"])
         if saved["maps"] is not None:
-            values, weight, correlation = (part.to(self.device) for part in saved["maps"])
+            values, correlation = (part.to(self.device) for part in saved["maps"])
             lattice = Lattice(self.images.box_size, correlation.shape[1] - 1)
-            self.maps = ClassMaps(lattice, values, weight, correlation)
+            self.maps = ClassMaps(lattice, values, correlation)
         self.fields_are_fitted = saved["fields_are_fitted"]
         self.generator.set_state(saved["generator"].cpu())
         self.images_seen, self.epoch = saved["images_seen"], saved["epoch"]

@@ -75,8 +75,10 @@ class Trainer:
             seen = self.stage_state["seen"]
         self.listener.stage_begins(stage.name, max(stage.max_images - seen, 0))
         monitor.stage_begins(stage.name, stage.max_images, seen)
+        begun, sentence = seen, ""
         try:
             while seen < stage.max_images and not stage.is_done:
+                begun = seen
                 state.epoch += 1
                 for index in stage.batches(state):
                     result = stage.step(state, index)
@@ -90,11 +92,16 @@ class Trainer:
                 if not is_last and self.save_interval and (state.epoch + 1) % self.save_interval == 0:
                     self.writer.write(state, number, {"stage": stage.state_dict(), "seen": seen})
                     monitor.epoch_ended(state)
+            begun = seen
             sentence = stage.end(state, lambda note: self.listener.advanced(0, note))
+            self.writer.write(state, number + 1, {})
         except KeyboardInterrupt:
-            self.writer.write(state, number, {"stage": stage.state_dict(), "seen": seen})
+            if sentence:
+                self.writer.write(state, number + 1, {})
+            else:
+                # An epoch that was cut short begins anew.
+                self.writer.write(state, number, {"stage": stage.state_dict(), "seen": begun})
             raise
-        self.writer.write(state, number + 1, {})
         monitor.log(state)
         if self.save_interval:
             monitor.epoch_ended(state)
