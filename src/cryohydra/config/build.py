@@ -186,6 +186,7 @@ def _ab_initio(settings: Settings, state: TrainingState, bound: int) -> AbInitio
     # Small batches: many noisy steps leave local optima that few sure ones do not.
     batch_size = min(max(50, 25 * settings.n_classes), _LARGEST_BATCH, len(state))
     affordable = max(batch_size, min(bound - len(state), int(_AB_INITIO_SHARE * bound)))
+    most = NUM_IMAGES_TO_START
     has_all = state.seeds is not None and bool(state.seeds.has_map.all())
     annealing = Annealing(
         num_steps=min(_STEPS_OF_SEEDS if has_all else Annealing.num_steps, affordable // batch_size),
@@ -196,9 +197,7 @@ def _ab_initio(settings: Settings, state: TrainingState, bound: int) -> AbInitio
         annealing,
         batch_size=batch_size,
         max_images=affordable,
-        num_images_to_start=min(
-            NUM_IMAGES_TO_START, settings.n_imgs_pretrain if settings.n_imgs_pretrain > 0 else NUM_IMAGES_TO_START
-        ),
+        num_images_to_start=min(settings.n_imgs_pretrain, most) if settings.n_imgs_pretrain > 0 else most,
     )
 
 

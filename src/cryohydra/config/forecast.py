@@ -11,6 +11,7 @@ from cryohydra.config.settings import Settings
 from cryohydra.data.source import ParticleSource
 from cryohydra.training.ab_initio import AbInitio
 from cryohydra.training.class_variation import MOST_VARIED
+from cryohydra.training.gradient_search import GradientSearch
 from cryohydra.training.known_poses import KnownPoses
 from cryohydra.training.map_pass import widened
 from cryohydra.training.refinement import Refinement
@@ -156,6 +157,12 @@ def _stage(stage: Stage, measured: Rehearsal, num: int) -> StageForecast:
         # At the end all are weighed once more, without gradients.
         seconds = (usual + _WEIGHED) * epoch
         return StageForecast(stage.name, seconds, max(seconds, (most + _WEIGHED) * longest), course)
+    if isinstance(stage, GradientSearch):
+        assert measured.gradient_search is not None
+        epochs = stage.max_images / num
+        epoch = measured.gradient_search.seconds * num / stage.batch_size
+        course = f"{epochs:.0f} epochs of {epoch:.3g} s, whatever is found"
+        return StageForecast(stage.name, epochs * epoch, epochs * epoch, course)
     assert measured.other_steps is not None
     epoch = measured.other_steps.seconds_for(num, stage.batch_size) + measured.pass_end.seconds
     usual, at_most = _usual_epochs(stage, measured.known_radius, num), stage.max_images / num
@@ -262,6 +269,8 @@ def _peaks(measured: Rehearsal, num: int, rehearsed_bytes: int, num_classes: int
         batches.append((measured.stages[0].name, measured.other_steps, measured.stages[0].batch_size))
     costs = [("ab initio", cost) for cost in measured.ab_initio.values()]
     costs += [("writing", written.cost) for both in measured.writing.values() for written in both]
+    if measured.gradient_search is not None:
+        costs.append(("gradient search", measured.gradient_search))
     costs += [("search", measured.pass_end), ("search", measured.fitting)]
     of_class, most = rehearsed / num_classes, min(num / num_classes, MOST_VARIED)
     growth = max(0, measured.varying.peak_bytes - measured.varying.held_bytes) * max(0.0, most / of_class - 1)

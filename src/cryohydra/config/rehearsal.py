@@ -26,6 +26,7 @@ from cryohydra.io.run_folder import RunFolder
 from cryohydra.model.fitting import FIT_STEPS
 from cryohydra.physics.ctf import Optics
 from cryohydra.training.ab_initio import AbInitio
+from cryohydra.training.gradient_search import GradientSearch
 from cryohydra.training.handover import find_variation, fit_fields
 from cryohydra.training.known_poses import KnownPoses
 from cryohydra.training.monitor import Monitor
@@ -88,6 +89,8 @@ class Rehearsal:
     """By the band, where it takes steps from the poses found."""
     other_steps: Linear | None
     """Of a first stage that is neither ab initio nor a search."""
+    gradient_search: Cost | None
+    """Of a step of the published engine's search, with its whole batch."""
     pass_end: Cost
     """The maps solved from the sums."""
     varying: Cost
@@ -176,7 +179,7 @@ class _Rehearsing:
         refinement = self.trainer.stages[-1]
         assert isinstance(refinement, Refinement)
         by_band: dict[int, Cost] = {}
-        other_steps = first_search = None
+        other_steps = first_search = gradient_search = None
         searching: dict[int, Linear] = {}
         sharpening: dict[int, Linear] = {}
         writing: dict[str, tuple[Written, Written]] = {}
@@ -194,6 +197,9 @@ class _Rehearsing:
             pass_end = self._solve(mapping)
             in_course = self._written(monitor, mapping)
             varying, fitting = self._fit()
+            for stage in others:
+                if isinstance(stage, GradientSearch):
+                    gradient_search = self._gradient_search(stage)
             writing[mapping.name] = in_course, self._written(monitor)
             descending = self._refine(refinement)
             of_refinement = self._written(monitor, refinement), self._written(monitor)
@@ -214,6 +220,7 @@ class _Rehearsing:
             search=searching,
             sharpening=sharpening,
             other_steps=other_steps,
+            gradient_search=gradient_search,
             pass_end=pass_end,
             varying=varying,
             fitting=fitting,
@@ -331,6 +338,11 @@ class _Rehearsing:
         self.state.fields_are_fitted = True
         of_a_step = max(0.0, more.seconds - few.seconds) / (_MOST_FIT_STEPS - _FEWEST_FIT_STEPS)
         return varying, replace(more, seconds=more.seconds + of_a_step * (FIT_STEPS - _MOST_FIT_STEPS))
+
+    def _gradient_search(self, stage: GradientSearch) -> Cost:
+        self.says(stage.name)
+        stage.begin(self.state)
+        return measure(lambda: stage.step(self.state, self._index(self._batch(stage))), self.device)
 
     def _refine(self, stage: Refinement) -> dict[int, Linear]:
         assert self.state.maps is not None
