@@ -80,6 +80,17 @@ def test_what_explains_better_is_kept_at_once(state: TrainingState) -> None:
     assert not trials.is_on_trial and trials.num_kept == 1
 
 
+def test_a_trial_that_gains_a_little_for_ever_comes_to_an_end(state: TrainingState) -> None:
+    trials = Reseeding(most_trials=1)
+    trials.settled(state, state.maps.values.repeat(2, 1, 1, 1))
+    state.classes.log_evidence -= 100.0
+    for _ in range(reseeding._MOST_PASSES):
+        assert not trials.has_had_its_time
+        state.classes.log_evidence += 1.0
+        trials.keep_if_better(state)
+    assert trials.has_had_its_time and trials.num_kept == 0
+
+
 def test_only_images_of_the_classes_concerned_judge_a_trial(state: TrainingState) -> None:
     """All others gain by any pass."""
     halves, half = state.maps.values.repeat(2, 1, 1, 1), NUM_IMAGES // 2

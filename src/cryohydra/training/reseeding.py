@@ -27,6 +27,8 @@ _MOST_ASKED = 2000
 """Images of a class that are asked whether they differ."""
 _RESOLVED = 0.5
 """Correlation of half maps down to which differences are looked for."""
+_MOST_PASSES = 3
+"""In which a trial may show what it is worth: those that were kept explained images better in the first or second."""
 _TABLES = ("poses", "classes")
 
 
@@ -48,6 +50,8 @@ class Reseeding:
     def __init__(self, most_trials: int):
         self.num_left = most_trials
         self.num_kept = 0
+        self.num_passes = 0
+        """Of the trial, if there is one."""
         self._before: dict[str, Any] | None = None
         """All that a trial changes, as it was."""
 
@@ -55,6 +59,11 @@ class Reseeding:
     def is_on_trial(self) -> bool:
         """Whether what is there may yet be put back."""
         return self._before is not None
+
+    @property
+    def has_had_its_time(self) -> bool:
+        """Whether there is a trial of which nothing better is to be expected."""
+        return self.is_on_trial and self.num_passes >= _MOST_PASSES
 
     def settled(self, state: TrainingState, halves: Float[Tensor, "h n n n"]) -> tuple[Float[Tensor, "h n n n"], bool]:
         """Judge the trial that has settled, if there is one, and begin another if there is reason to.
@@ -106,6 +115,7 @@ class Reseeding:
         """
         if self._before is None:
             return
+        self.num_passes += 1
         judges = self._before["judges"]
         if is_better(self._before["evidence"][judges], _evidence(state)[judges]):
             self.num_kept += 1
@@ -121,15 +131,18 @@ class Reseeding:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values."""
-        return {"num_left": self.num_left, "num_kept": self.num_kept, "before": self._before}
+        counts = {"num_left": self.num_left, "num_kept": self.num_kept, "num_passes": self.num_passes}
+        return counts | {"before": self._before}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
-        self.num_left, self.num_kept, self._before = saved["num_left"], saved["num_kept"], saved["before"]
+        self.num_left, self.num_kept = saved["num_left"], saved["num_kept"]
+        self.num_passes, self._before = saved["num_passes"], saved["before"]
 
     def _remember(self, state: TrainingState, halves: Float[Tensor, "h n n n"], classes: list[int]) -> None:
         maps, likeliest = state.maps, state.classes.log_posterior().argmax(1)
         assert maps is not None
+        self.num_passes = 0
         self._before = {
             "halves": halves,
             "maps": [maps.values, maps.half_correlation],

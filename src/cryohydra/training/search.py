@@ -250,6 +250,7 @@ class Searching(Stage):
             wider = min(self.last_radius, max(self.radius, min(state.maps.known_radius() + 2, widened(self.radius))))
             least_gain = _LEAST_GAIN
         has_settled = wider < 1.1 * self.radius and evidence - self.evidence_before < least_gain * abs(evidence)
+        has_settled |= self.reseeding.has_had_its_time
         if isinstance(done, SearchPass):
             finds_nothing = done.is_in_vain() or has_settled
             self.is_done = self.is_last_search and finds_nothing
