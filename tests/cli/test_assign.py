@@ -105,9 +105,7 @@ def test_a_run_that_kept_fewer_classes_than_it_began_with_assigns_to_those(
     run = RunFolder(tmp_path / "pruned")
     shutil.copytree(trained, run.path)
     kept = run.train_configs_path.read_text()
-    run.train_configs_path.write_text(
-        kept.replace("n_classes: 2", "n_classes: 3").replace("prune_classes: false", "prune_classes: true")
-    )
+    run.train_configs_path.write_text(kept.replace("n_classes: 2", "n_classes: 3"))
     write_pickle(tmp_path / "few.pkl", np.arange(NUM_SEEN, NUM_SEEN + 10))
     words = ["assign", str(run.path), str(images / "particles.star"), "--ind", str(tmp_path / "few.pkl")]
     assert main([*words, "-o", str(tmp_path / "new")]) == 0
