@@ -2,8 +2,9 @@
 
 A complex whose images are few, in much noise and among others may never find its poses by expectation and maximisation:
 its images are shared by the classes that show nothing clearly. Once all others have settled, hardly any strangers are
-left among these images, and maps that compete for them climb as in ab initio. Not every attempt finds the poses;
-evidence tells which did.
+left among these images, and maps that compete for them climb as in ab initio. Not every attempt finds the poses.
+The images that it climbed on do not tell which: maps of noise fit them as well. Others do, of which some are of the
+same complex.
 """
 
 from dataclasses import dataclass
@@ -28,7 +29,9 @@ IMAGES_OF_A_NEWCOMER = 100
 _FEWEST_IMAGES = 50
 """Of a class."""
 NUM_JUDGES = 2000
-"""Images whose evidence decides, at most."""
+"""Images whose evidence decides whether newcomers are tried, at most."""
+_NUM_STRANGERS = 1000
+"""Images whose evidence decides which of the attempts is, at most."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,13 @@ class Newcomers:
         self.ground = Ground.of(state, plan.last_radius)
         self.batch_size = min(IMAGES_OF_A_NEWCOMER * len(doubted.classes), len(doubted.members))
         drawn = torch.randperm(len(doubted.members), generator=state.generator)[:NUM_JUDGES]
-        self._judges = doubted.members[drawn]
-        if saved is not None:
-            self._judges = saved["judges"].cpu()
+        self._judges = saved["judges"].cpu() if saved else doubted.members[drawn]
+        self._strangers = _least_sure_strangers(state, doubted.members)
         assert state.maps is not None
-        self._evidence_before = self._evidence(state, enlarge(state.maps.values[list(doubted.classes)], self._lattice))
-        self._best: tuple[Tensor, Tensor] | None = saved["best"] if saved else None
-        """Maps, and the evidence of the images that judge."""
+        maps = enlarge(state.maps.values[list(doubted.classes)], self._lattice)
+        self._evidence_before = self._evidence(state, maps, self._judges)
+        self._best: tuple[Tensor, float] | None = saved["best"] if saved else None
+        """Maps, and the mean evidence of strangers."""
         self.num_attempts: int = saved["num_attempts"] if saved else 0
         self._ascent = self._from_nothing(state)
 
@@ -102,17 +105,17 @@ class Newcomers:
         """What the attempts that are over have come to; one that was cut short begins anew."""
         return {"judges": self._judges, "best": self._best, "num_attempts": self.num_attempts}
 
-    def chosen(self) -> Float[Tensor, "d n n n"] | None:
+    def chosen(self, state: TrainingState) -> Float[Tensor, "d n n n"] | None:
         """The maps of the best attempt, on the lattice of the ascent; None if images need none of them."""
         if self._best is None:
             return None
-        maps, evidence = self._best
-        return maps if is_better(self._evidence_before, evidence) else None
+        maps, _ = self._best
+        return maps if is_better(self._evidence_before, self._evidence(state, maps, self._judges)) else None
 
     def _judge(self, state: TrainingState) -> None:
         maps = self._ascent.maps
-        evidence = self._evidence(state, maps)
-        if self._best is None or evidence.mean() > self._best[1].mean():
+        evidence = float(self._evidence(state, maps, self._strangers).mean())
+        if self._best is None or evidence > self._best[1]:
             self._best = maps, evidence
         self.num_attempts += 1
         if not self.is_done:
@@ -123,11 +126,21 @@ class Newcomers:
         members, num_start = self.doubted.members, NUM_IMAGES_TO_START
         return ascent_from_nothing(state, self.ground, self.plan, members, num_maps, self.batch_size, num_start)
 
-    def _evidence(self, state: TrainingState, maps: Float[Tensor, "d n n n"]) -> Float[Tensor, "j"]:
-        """Log probability of the images that judge, over that of noise alone, maps as likely as each other."""
+    def _evidence(
+        self, state: TrainingState, maps: Float[Tensor, "d n n n"], rows: Int[Tensor, "m"]
+    ) -> Float[Tensor, "m"]:
+        """Log probability of images over that of noise alone, maps as likely as each other."""
         band, comparer = self.ground.band, self.ground.comparer
         found = [
             comparer.compare(maps, state.weighted(index, band), band, state.shift_prior, balance=0.0).log_evidence
-            for index in self._judges.split(self.batch_size)
+            for index in rows.split(self.batch_size)
         ]
         return torch.logsumexp(torch.cat(found), dim=1)
+
+
+def _least_sure_strangers(state: TrainingState, members: Int[Tensor, "m"]) -> Int[Tensor, "s"]:
+    """The images that are not members and least sure of their class; the members themselves if there are no others."""
+    surest = state.classes.log_posterior().amax(1).cpu()
+    surest[members] = torch.inf
+    num_strangers = min(_NUM_STRANGERS, len(surest) - len(members))
+    return surest.topk(num_strangers, largest=False).indices if num_strangers else members
