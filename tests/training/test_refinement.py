@@ -60,3 +60,21 @@ def test_the_band_goes_on_growing_after_a_stop(prepare: Callable[..., Any], tmp_
     again.begin(state)
     again.load_state_dict(stage.state_dict())
     assert again.radius == widest
+
+
+@pytest.mark.parametrize("num_epochs", [1, 2])
+def test_where_nothing_learned_is_kept_class_probabilities_stay_as_they_came(
+    num_epochs: int, prepare: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Of two epochs the first was better than what came."""
+    trainer, _ = prepare(tmp_path, refine_gt_poses=True)
+    state, stage = trainer.state, trainer.stages[-1]
+    stage.begin(state)
+    came = torch.linspace(-1, 1, 2 * len(state)).view(-1, 2)
+    state.classes.log_evidence.copy_(came)
+    stage.judge.judge(state, torch.ones(2))
+    state.classes.log_evidence += 1
+    stage.judge.judge(state, torch.zeros(2))
+    stage.epoch_losses = [0.0] * num_epochs
+    stage.end(state, print)
+    assert torch.equal(state.classes.log_evidence, came) == (num_epochs == 1)

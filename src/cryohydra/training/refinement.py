@@ -142,11 +142,16 @@ class Refinement(Stage):
         return StepResult(loss=float(loss), terms=terms)
 
     def end(self, state: TrainingState, tell: Tell) -> str:
-        """Weigh the classes of all particles once more, with everything as it is now."""
+        """Weigh the classes of all particles once more, with everything as it is now.
+
+        Where nothing that was learned is kept, probabilities stay as they came, from maps that an image is no part of:
+        in fields that were fitted to all images, each seems to fit best where it was counted to.
+        """
         num_epochs, num_back = len(self.epoch_losses), self.judge.num_since_best
         kept = f"; kept as after epoch {num_epochs - num_back}, where particles held out are explained best"
         self.judge.restore(state)
-        self._weigh(state, torch.arange(len(state)))
+        if num_back < num_epochs:
+            self._weigh(state, torch.arange(len(state)))
         if self.plan.learns_weights == "posterior":
             state.classes.update_weights()
         last = self.epoch_losses[-1] if self.epoch_losses else float("nan")
