@@ -154,7 +154,7 @@ def _stage(stage: Stage, measured: Rehearsal, num: int) -> StageForecast:
         longest = measured.refinement[max(measured.refinement)].seconds_for(num, stage.batch_size)
         usual, most = _usual_epochs(stage, measured.known_radius, num), stage.plan.max_epochs
         course = f"{usual} epochs of {epoch:.3g} s in band {radius}; at most {most}"
-        # At the end all are weighed once more, without gradients.
+        # At the end all may be weighed once more, without gradients.
         seconds = (usual + _WEIGHED) * epoch
         return StageForecast(stage.name, seconds, max(seconds, (most + _WEIGHED) * longest), course)
     if isinstance(stage, GradientSearch):

@@ -119,13 +119,20 @@ class SearchPass(MapPass):
             if others is not None:
                 self.maps, self.of_halves = others, [others]
         half = half_of(index) % len(self.of_halves)
-        return torch.cat([self._find(state, index[half == h], h) for h in (0, 1) if h in half])
+        found = []
+        for h in range(len(self.of_halves)):
+            some = torch.nonzero(half == h)[:, 0]
+            if len(some):
+                found.append(self._find(state, index[some], matters[some.to(state.device)], h))
+        return torch.cat(found)
 
-    def _find(self, state: TrainingState, index: Int[Tensor, "b"], half: int) -> Float[Tensor, "b"]:
+    def _find(
+        self, state: TrainingState, index: Int[Tensor, "b"], matters: Bool[Tensor, "b k"], half: int
+    ) -> Float[Tensor, "b"]:
         """Search the poses of images that meet the same maps, weigh their classes and add them where they may lie."""
         rows, images = index.to(state.device), state.weighted(index, self.summed)
         class_before = state.classes.log_posterior(rows).argmax(1)
-        is_asked = which_matter(state, rows) | self._asks_all()
+        is_asked = matters | self._asks_all()
         found = self._compare(state, rows, images, is_asked, half)
         gain = self._hold_likelier(state, rows, images, is_asked, found)
         evidence = self.weigh_by(state, index, images, which_matter(state, rows), found.log_evidence)

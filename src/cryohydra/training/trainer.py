@@ -99,7 +99,7 @@ class Trainer:
             if sentence:
                 self.writer.write(state, number + 1, {})
             else:
-                # An epoch that was cut short begins anew.
+                # A pass that was cut short begins anew: its images do not count yet.
                 self.writer.write(state, number, {"stage": stage.state_dict(), "seen": begun})
             raise
         monitor.log(state)
