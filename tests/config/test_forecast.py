@@ -22,6 +22,8 @@ from cryohydra.io.ctf_file import write_ctf_file
 from cryohydra.io.mrc import write_stack
 from cryohydra.training.ab_initio import AbInitio
 from cryohydra.training.ascent import Ascent
+from cryohydra.training.gradient_search import GradientSearch
+from cryohydra.training.stage import StepResult
 from cryohydra.training.state import TrainingState
 
 NUM, BOX = 40, 16
@@ -119,6 +121,22 @@ def test_a_small_training_is_rehearsed_and_foreseen(settings: Settings, monkeypa
     # Larger batches save what each costs once.
     assert 5 * before.seconds < refinement.seconds <= 101 * before.seconds
     assert foresee(settings.model_copy(update={"lazy": True}), whole, measured).images_bytes == 0
+
+
+def test_the_published_search_is_foreseen_by_its_own_steps(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(stage: GradientSearch, state: TrainingState, index: torch.Tensor) -> StepResult:
+        time.sleep(0.5)
+        return StepResult(loss=0.0)
+
+    monkeypatch.setattr(GradientSearch, "step", slow)
+    older = {"quick_config": {"engine": "published"}, "batch_size_hps": 8}
+    published = read_settings({**settings.model_dump(exclude_unset=True), **older}).settings
+    measured = rehearse(published, NUM, 4, lambda note: None)
+    whole = open_input(published.model_copy(update={"lazy": True})).source
+    searching = foresee(published, whole, measured).stages[2]
+    # 200 visits are five epochs of five batches, and one more.
+    assert searching.name == "gradient search"
+    assert searching.seconds == pytest.approx(0.5 * measured.stages[1].max_images / 8, rel=0.2)
 
 
 def test_memory_follows_the_band_that_is_compared() -> None:

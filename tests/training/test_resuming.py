@@ -132,6 +132,22 @@ def test_a_stage_that_was_stopped_while_its_end_is_written_has_ended(
     assert load_checkpoint(run.weights_path(run.latest_epoch())).extra["stage"] == 1
 
 
+def test_a_checkpoint_is_written_before_its_maps(
+    prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who ends a job may not wait until they are drawn."""
+    trainer, _ = prepare(tmp_path / "run", **REFINE)
+
+    def killed(state: object, class_index: int) -> torch.Tensor:
+        raise SystemExit
+
+    monkeypatch.setattr(type(trainer.state), "class_map", killed)
+    with pytest.raises(SystemExit):
+        trainer.writer.write(trainer.state, 0, {})
+    run = RunFolder(tmp_path / "run")
+    assert run.weights_path(trainer.state.epoch).exists() and not list(run.results.glob("*.mrc"))
+
+
 def test_an_interrupt_at_the_end_of_a_stage_loses_nothing(
     prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
