@@ -95,7 +95,7 @@ def build_state(
 ) -> TrainingState:
     """What is known before the first stage."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    images = _images(settings, particles, normalisation)
+    images = _images(settings, particles, normalisation, device)
     noise = _noise(particles, normalisation, generator)
     mixture = build_mixture(
         field_of(settings),
@@ -330,10 +330,13 @@ def normalisation_of(settings: Settings, particles: ParticleSet, generator: torc
     return Normalisation(mean, std)
 
 
-def _images(settings: Settings, particles: ParticleSet, normalisation: Normalisation) -> PreparedImages:
+def _images(
+    settings: Settings, particles: ParticleSet, normalisation: Normalisation, device: torch.device
+) -> PreparedImages:
     box_size = particles.source.box_size
+    band = Band(box_size, widest_radius(settings, box_size), device)
     window = settings.window_radius_gt_real if settings.likelihood == "pixel_mean" else None
-    return PreparedImages(particles.source, normalisation, Band(box_size, widest_radius(settings, box_size)), window)
+    return PreparedImages(particles.source, normalisation, band, window)
 
 
 def _noise(particles: ParticleSet, normalisation: Normalisation, generator: torch.Generator) -> NoiseSpectrum:

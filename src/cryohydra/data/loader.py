@@ -15,9 +15,10 @@ _WINDOW_OUTER_RADIUS = 0.99
 
 
 class PreparedImages:
-    """The Hartley transforms of a source's images in a band.
+    """The Hartley transforms of a source's images, made on the device of the band.
 
     Args:
+        band: The widest in which images are compared.
         window_radius: Fraction of half the box within which images are kept as they are; from there a cosine
             falls to zero at 0.99. None keeps all. A window correlates the noise between frequencies.
     """
@@ -35,18 +36,15 @@ class PreparedImages:
         self.pixel_size_angstrom = source.pixel_size_angstrom
         self.band = band
         self._source, self._normalisation = source, normalisation
-        self._window = None if window_radius is None else soft_window(source.box_size, window_radius)
+        self._window = None if window_radius is None else soft_window(source.box_size, window_radius).to(band.device)
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def hartley(self, index: Int[Tensor, "b"]) -> Float[Tensor, "b t p"]:
-        """Coefficients of the band."""
-        return self.band.gather(self.full_hartley(index))
-
-    def full_hartley(self, index: Int[Tensor, "b"]) -> Float[Tensor, "b t d d"]:
+    def hartley(self, index: Int[Tensor, "b"]) -> Float[Tensor, "b t d d"]:
         """Coefficients of the whole box."""
-        images = self._normalisation.apply(self._source.images(index))
+        # Only the pixels travel: a processor that transforms them would keep a GPU waiting.
+        images = self._normalisation.apply(self._source.images(index.cpu()).to(self.band.device))
         return image_to_hartley(images if self._window is None else images * self._window)
 
     def optics(self, index: Int[Tensor, "b"]) -> Optics:

@@ -44,11 +44,6 @@ class Band:
         return self.points.float().norm(dim=-1).round().long()
 
     @cached_property
-    def frequencies_3d(self) -> Float[Tensor, "p 3"]:
-        """Cycles per pixel, (x, y, 0): the plane that a rotation turns into a slice."""
-        return torch.nn.functional.pad(self.frequencies, (0, 1))
-
-    @cached_property
     def _flat_index(self) -> Int[Tensor, "p"]:
         centre = self.box_size // 2
         return (self.points[:, 1] + centre) * self.box_size + self.points[:, 0] + centre

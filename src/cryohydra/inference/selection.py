@@ -1,7 +1,5 @@
 """Which of many maps a mixture needs: judged by the evidence that images have for each."""
 
-from dataclasses import dataclass
-
 import torch
 
 from cryohydra._typing import Bool, Float, Int, Tensor
@@ -30,23 +28,13 @@ def is_better(before: Float[Tensor, "n"], now: Float[Tensor, "n"]) -> bool:
     return bool(gain.mean() > _ERRORS * gain.std() / len(gain) ** 0.5)
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Classes that are left after some were taken away one by one, each time the one missed least."""
-
-    kept: Int[Tensor, "m"]
-    """In ascending order."""
-    loss: Float[Tensor, "n"]
-    """Of each image's log probability, in nats, by all that was taken away."""
-
-
 def without_the_least_missed(
     log_evidence: Float[Tensor, "n k"],
     num_kept: int,
     most_missed: float = torch.inf,
     stays: Bool[Tensor, "k"] | None = None,
-) -> Selection:
-    """Take classes away one by one until so many are left.
+) -> Int[Tensor, "m"]:
+    """The classes left, in ascending order, after others were taken away one by one, each time the one missed least.
 
     A class that is there twice is missed little, and so is one that shows nothing clearly.
 
@@ -56,7 +44,6 @@ def without_the_least_missed(
     """
     evidence = log_evidence.clamp(min=log_evidence.amax(1, keepdim=True) - _FARTHEST)
     kept = torch.arange(evidence.shape[1], device=evidence.device)
-    everything = _log_probability(evidence)
     stays = torch.zeros_like(kept, dtype=torch.bool) if stays is None else stays
     while len(kept) > max(num_kept, 1) and not stays[kept].all():
         now = _log_probability(evidence[:, kept])
@@ -67,7 +54,7 @@ def without_the_least_missed(
         if float((now - without[least]).sum()) > most_missed * float(share):
             break
         kept = left[least]
-    return Selection(kept, everything - _log_probability(evidence[:, kept]))
+    return kept
 
 
 def _log_probability(log_evidence: Float[Tensor, "n k"]) -> Float[Tensor, "n"]:

@@ -19,7 +19,7 @@ _CHUNK = 512
 class HasImages(Protocol):
     """What an encoder reads."""
 
-    def full_hartley(self, index: Int[Tensor, "b"]) -> Float[Tensor, "b t d d"]: ...
+    def hartley(self, index: Int[Tensor, "b"]) -> Float[Tensor, "b t d d"]: ...
 
     def __len__(self) -> int: ...
 
@@ -123,8 +123,7 @@ class EncodedConformations(Conformations):
 
     def of(self, index: Int[Tensor, "b"], images: HasImages) -> Conformation:
         """What the network says."""
-        device = self.encoder.bias.device
-        found: Conformation = self.encoder(hartley_to_image(images.full_hartley(index).to(device)))
+        found: Conformation = self.encoder(hartley_to_image(images.hartley(index)))
         return found
 
     def update(self, teaches: bool = True) -> None:

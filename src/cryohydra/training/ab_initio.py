@@ -147,11 +147,11 @@ class AbInitio(Stage):
         num_clear = state.num_classes - round(_DOUBTED[self.num_rounds] * state.num_classes)
         evidence = state.classes.log_evidence[rows.to(state.device)]
         clear = without_the_least_missed(evidence, num_clear, CLEARLY_MISSED, self.is_seeded)
-        num_doubted = state.num_classes - len(clear.kept)
+        num_doubted = state.num_classes - len(clear)
         if not num_doubted:
             self.is_done = True
             return
-        self.members = rows[_teachers(evidence, clear.kept).cpu()]
+        self.members = rows[_teachers(evidence, clear).cpu()]
         if len(self.members) < _FEWEST_TEACHERS:
             self.is_done = True
             return
@@ -184,7 +184,7 @@ class AbInitio(Stage):
         """Put newcomers that are needed more in the place of classes; end if there are none."""
         num_classes = state.num_classes
         stays = torch.nn.functional.pad(self.is_seeded, (0, len(newcomers.maps)))
-        kept = without_the_least_missed(verdicts, num_classes, stays=stays).kept
+        kept = without_the_least_missed(verdicts, num_classes, stays=stays)
         chosen = kept[kept >= num_classes] - num_classes
         is_free = torch.ones(num_classes, dtype=torch.bool, device=kept.device)
         is_free[kept[kept < num_classes]] = False

@@ -49,7 +49,7 @@ class Doubted:
         num_doubted = max(_FEWEST_DOUBTED, round(_DOUBTED * num_classes))
         stays = None if state.seeds is None else state.seeds.is_seeded
         evidence, num_kept = state.classes.log_evidence, max(num_classes - num_doubted, 1)
-        kept = without_the_least_missed(evidence, num_kept, CLEARLY_MISSED, stays).kept.tolist()
+        kept = without_the_least_missed(evidence, num_kept, CLEARLY_MISSED, stays).tolist()
         classes = tuple(k for k in range(num_classes) if k not in kept)
         if len(classes) < _FEWEST_DOUBTED:
             return None

@@ -138,7 +138,7 @@ def _images_and_predictions(
         slices = LatticeSlices(state.maps.lattice, state.maps.values, GridSlicers())
     cut = slices.of_candidates(band, which, pose.rotation[:, 0, 0])
     predicted = state.ctf(on_host, band)[:, 0] * shift_hartley(cut, band.frequencies, pose.shift_px[:, 0, 0])
-    image = hartley_to_image(state.images.full_hartley(on_host)[:, 0])
+    image = hartley_to_image(state.images.hartley(on_host)[:, 0])
     return image.cpu(), hartley_to_image(band.scatter(predicted)).cpu()
 
 

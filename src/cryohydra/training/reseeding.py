@@ -170,7 +170,7 @@ def find_split(state: TrainingState) -> Split | None:
     stays = None if state.seeds is None else state.seeds.is_seeded
     twice = class_there_twice(state.classes.log_posterior().exp(), stays)
     if twice is None:
-        kept = without_the_least_missed(evidence, state.num_classes - 1, CLEARLY_MISSED, stays).kept.tolist()
+        kept = without_the_least_missed(evidence, state.num_classes - 1, CLEARLY_MISSED, stays).tolist()
         if len(kept) == state.num_classes:
             return None
         free = next(k for k in range(state.num_classes) if k not in kept)

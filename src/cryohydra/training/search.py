@@ -312,7 +312,7 @@ class Searching(Stage):
         """Take away the classes that images can do without; whether there were any."""
         self.prunes = False
         stays = None if state.seeds is None else state.seeds.is_seeded
-        kept = without_the_least_missed(state.classes.log_evidence, 1, _NEEDED, stays).kept
+        kept = without_the_least_missed(state.classes.log_evidence, 1, _NEEDED, stays)
         self.num_pruned = state.num_classes - len(kept)
         self.halves = self.halves.unflatten(0, (-1, state.num_classes))[:, kept].flatten(0, 1)
         state.keep_classes(kept)

@@ -128,8 +128,7 @@ class TrainingState:
 
     def observed(self, index: Int[Tensor, "b"], band: Band) -> Float[Tensor, "b t p"]:
         """Images in a band."""
-        points = self.images.band.within(band.radius)
-        return self.images.hartley(index)[..., points].to(self.device)
+        return band.gather(self.images.hartley(index))
 
     def noise_variance(self, index: Int[Tensor, "b"], band: Band) -> Float[Tensor, "b t p"]:
         """The noise of images in a band."""
