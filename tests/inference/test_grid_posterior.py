@@ -1,6 +1,7 @@
 """Soft assignment to a grid: what exhaustive comparison finds, its transpose, and what pruning leaves of it."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from cryohydra.inference.grid_posterior import (
     GridPosterior,
     PrunedPosterior,
     StreamedPosterior,
+    drawn,
+    heaviest,
 )
 
 NUM_CLASSES, NUM_ROTATIONS, NUM_SHIFTS, NUM_IMAGES, NUM_POINTS = 2, 12, 3, 5, 20
@@ -47,7 +50,11 @@ def _all_compared(inputs: Inputs) -> PrunedPosterior:
 
 def _streamed(inputs: Inputs, most: int = 1000, mass: float = 1.0) -> StreamedPosterior:
     """Weighed by the evidence alone."""
-    return StreamedPosterior(Compared(*inputs), lambda evidence: evidence.new_zeros(evidence.shape[1]), most, mass)
+    return StreamedPosterior(Compared(*inputs), _evenly, partial(heaviest, most=most, mass=mass))
+
+
+def _evenly(evidence: torch.Tensor) -> torch.Tensor:
+    return evidence.new_zeros(evidence.shape[1])
 
 
 def _exhaustive(inputs: Inputs) -> ExhaustivePosterior:
@@ -119,3 +126,30 @@ def test_a_class_that_is_not_compared_has_no_evidence_and_teaches_nothing(inputs
     numerator, denominator = found.sums(found.log_evidence.softmax(1))
     assert float(numerator[0].abs().max()) == float(denominator[0].max()) == 0.0
     torch.testing.assert_close(denominator[1].sum(0), inputs[2].sum(0))
+
+
+def test_poses_are_drawn_by_their_probability(generator: torch.Generator) -> None:
+    posterior, num_drawn = torch.tensor([0.1, 0.0, 0.6, 0.3]), 4000
+    index = drawn(posterior.expand(num_drawn, -1), generator)
+    assert index.shape == (num_drawn, 1)
+    counts = index[:, 0].bincount(minlength=4) / num_drawn
+    # Four standard errors of a part of one half.
+    torch.testing.assert_close(counts, posterior, atol=4 * 0.5 / num_drawn**0.5, rtol=0)
+    assert counts[1] == 0
+
+
+def test_an_image_whose_pose_is_drawn_teaches_that_pose_only_at_all_its_shifts(
+    inputs: Inputs, generator: torch.Generator
+) -> None:
+    found = StreamedPosterior(Compared(*inputs), _evenly, partial(drawn, generator=generator))
+    everything = _exhaustive(inputs)
+    torch.testing.assert_close(found.log_evidence, everything.log_evidence)
+    numerator, denominator = found.sums(found.log_evidence.softmax(1))
+    torch.testing.assert_close(denominator.sum((0, 1)), inputs[2].sum(0))  # no image counts for less
+    assert int((denominator.sum(2) > 0).sum()) <= NUM_IMAGES
+    # Of many draws the mean is what all poses gather.
+    share, total = everything.log_evidence.softmax(1), torch.zeros_like(numerator)
+    for _ in range(1000):
+        again = StreamedPosterior(Compared(*inputs), _evenly, partial(drawn, generator=generator))
+        total += again.sums(share)[0]
+    torch.testing.assert_close(total / 1000, everything.sums(share)[0], atol=0.2, rtol=0)

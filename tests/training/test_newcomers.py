@@ -50,28 +50,30 @@ def test_what_classes_do_not_show_is_found(
     assert _climb(state, stage).chosen(state) is None
 
 
-def test_of_attempts_that_is_chosen_which_explains_images_best_that_it_did_not_climb_on(
+def test_of_attempts_that_is_chosen_which_explains_images_best(
     begun: tuple[TrainingState, AbInitio], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, stage = begun
-    monkeypatch.setattr(newcomers, "_NUM_ATTEMPTS", 2)
-    members = EVERY[:300]
-    called = Newcomers(state, stage.annealing, Doubted((0, 1), members))
-    assert torch.equal(called._strangers.sort().values, EVERY[300:])
-    true_maps, worse = torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1)
-    # The second attempt fits its own images better.
-    fits = {(1.0, 300): 5.0, (1.0, 100): 1.0, (0.0, 300): 9.0, (0.0, 100): 0.5}
-
-    def evidence(state: TrainingState, maps: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        return fits[float(maps.mean()), len(rows)] + torch.linspace(0, 0.1, len(rows))
-
-    monkeypatch.setattr(called, "_evidence", evidence)
+    monkeypatch.setattr(newcomers, "_NUM_ATTEMPTS", 3)
+    called = Newcomers(state, stage.annealing, Doubted((0, 1), EVERY))
+    monkeypatch.setattr(
+        called, "_evidence", lambda state, maps, rows: float(maps.mean()) + torch.linspace(0, 0.1, len(rows))
+    )
     monkeypatch.setattr(called, "_from_nothing", lambda state: called._ascent)
-    called._evidence_before = torch.zeros(300)
-    for maps in (true_maps, worse):
+    called._evidence_before = torch.zeros(len(EVERY))
+    best = torch.full((2, 1, 1, 1), 5.0)
+    for maps in (torch.ones(2, 1, 1, 1), best, 2 * torch.ones(2, 1, 1, 1)):
         called._ascent.maps = maps
         called._judge(state)
-    assert called.is_done and torch.equal(called.chosen(state), true_maps)
+    assert called.is_done and torch.equal(called.chosen(state), best)
+
+
+def test_poses_are_drawn_while_newcomers_climb_and_not_while_they_settle(
+    begun: tuple[TrainingState, AbInitio],
+) -> None:
+    state, stage = begun
+    plan = Newcomers(state, stage.annealing, Doubted((0, 1), EVERY)).plan
+    assert plan.draws(0) and not plan.draws(plan.num_steps - 1) and not stage.annealing.draws(0)
 
 
 def test_classes_missed_least_are_doubted_with_the_images_that_are_theirs(

@@ -91,19 +91,42 @@ class ExhaustivePosterior(GridPosterior):
         return torch.stack(of_class).sum(0) / share.sum()
 
 
-class StreamedPosterior(GridPosterior):
-    """Over all rotations of a grid, of which only the heaviest are kept: what a fine grid gives does not fit in memory.
+def heaviest(posterior: Float[Tensor, "b n"], most: int, mass: float) -> Int[Tensor, "b c"]:
+    """The likeliest poses of each image: where a batch has the signal for it, they hold nearly all.
 
-    Evidence is that of all poses. What slices gather is left to the heaviest few of all classes together, as if they
-    held all: where a batch has the signal for it, they hold nearly all.
+    Args:
+        most: For each image, at most, and no more than hold `mass` of the mean image's posterior.
+    """
+    held, index = posterior.topk(min(most, posterior.shape[1]), dim=1)
+    return index[:, : int((held.cumsum(1).mean(0) < mass).sum()) + 1]
+
+
+def drawn(posterior: Float[Tensor, "b n"], generator: torch.Generator) -> Int[Tensor, "b 1"]:
+    """One pose of each image, by its probability.
+
+    Args:
+        generator: On the CPU.
+    """
+    chance = torch.rand(len(posterior), 1, generator=generator).to(posterior.device)
+    up_to = posterior.cumsum(1)
+    return torch.searchsorted(up_to, chance * up_to[:, -1:]).clamp(max=posterior.shape[1] - 1)
+
+
+class StreamedPosterior(GridPosterior):
+    """Over all rotations of a grid, of which only some are kept: what a fine grid gives does not fit in memory.
+
+    Evidence is that of all poses. What slices gather is left to those kept of all classes together, as if they held
+    all.
     """
 
-    def __init__(self, compared: Compared, balance: Callable[[Tensor], Tensor], most: int, mass: float):
+    def __init__(
+        self, compared: Compared, balance: Callable[[Tensor], Tensor], keep: Callable[[Tensor], Int[Tensor, "b c"]]
+    ):
         """Compare.
 
         Args:
             balance: Log weights of the classes under which poses are weighed, from the evidence.
-            most: Poses kept for each image, at most, and no more than hold `mass` of the mean image's posterior.
+            keep: Which poses are kept of each image (`heaviest`, `drawn`), from their posterior.
         """
         slices, score, power, log_prior = compared.slices, compared.score, compared.power, compared.log_prior
         num_classes, num_rotations = slices.shape[:2]
@@ -112,8 +135,7 @@ class StreamedPosterior(GridPosterior):
         self.rotation_index = best % num_rotations
         self.shift_index = torch.div(best, num_rotations, rounding_mode="floor")
         weighed = (log_mass + balance(self.log_evidence)[:, None]).flatten(1)
-        heaviest, index = torch.softmax(weighed, dim=1).topk(min(most, weighed.shape[1]), dim=1)
-        index = index[:, : int((heaviest.cumsum(1).mean(0) < mass).sum()) + 1]
+        index = keep(torch.softmax(weighed, dim=1))
         class_index = torch.div(index, num_rotations, rounding_mode="floor")
         self._kept = PrunedPosterior(compared, class_index, index % num_rotations)
 

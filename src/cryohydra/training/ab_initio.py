@@ -18,7 +18,7 @@ from cryohydra.training.annealing import Annealing
 from cryohydra.training.ascent import Ascent, Ground, ascent_from_nothing
 from cryohydra.training.grid_comparison import Comparison
 from cryohydra.training.listener import Tell
-from cryohydra.training.newcomers import IMAGES_OF_A_NEWCOMER, NUM_JUDGES
+from cryohydra.training.newcomers import NUM_JUDGES
 from cryohydra.training.seeds import Seeds
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
@@ -27,6 +27,9 @@ _DOUBTED = (1 / 3, 1 / 4)
 """Part of the classes that newcomers may replace, in each round."""
 _FEWEST_TEACHERS = 20
 """Images without which no newcomers are called."""
+_IMAGES_OF_A_NEWCOMER = 100
+"""For each step. The images that newcomers climb on are of several structures: with a quarter of strangers among them,
+100 images at a time find the poses of a complex whose own images alone need 50."""
 _STEPS_OF_NEWCOMERS = 1.0
 """Of the steps that all classes have."""
 _STEPS_AFTERWARDS = 0.25
@@ -204,7 +207,7 @@ class AbInitio(Stage):
 
     def _images_of_newcomers(self, num_newcomers: int) -> int:
         """Of a step."""
-        return min(IMAGES_OF_A_NEWCOMER * num_newcomers, len(self.members))
+        return min(_IMAGES_OF_A_NEWCOMER * num_newcomers, len(self.members))
 
     def _plan_of_newcomers(self) -> Annealing:
         return replace(self.annealing, num_steps=max(1, round(_STEPS_OF_NEWCOMERS * self.annealing.num_steps)))
@@ -236,4 +239,4 @@ def _teachers(log_evidence: Float[Tensor, "n k"], kept: Int[Tensor, "m"]) -> Boo
     surest, likeliest = probability.max(1)
     is_doubted = ~torch.isin(likeliest, kept)
     is_in_need = is_doubted & (without.amax(1) < surest)
-    return is_in_need if int(is_in_need.sum()) >= IMAGES_OF_A_NEWCOMER else is_doubted
+    return is_in_need if int(is_in_need.sum()) >= _IMAGES_OF_A_NEWCOMER else is_doubted

@@ -122,7 +122,8 @@ class Ascent:
         whole = state.weighted(index, self.ground.band).at(inside)
         images = WeightedImages(whole.score * trust, whole.power * trust, whole.constant)
         balance = self.plan.balance(self.step_count)
-        comparison = self.ground.comparer.compare(self.maps, images, band, self.shift_prior, balance)
+        draws = state.generator if self.plan.draws(self.step_count) else None
+        comparison = self.ground.comparer.compare(self.maps, images, band, self.shift_prior, balance, draws)
         found, slices = comparison.found, comparison.slices
         prior = 0.0 if log_prior is None else log_prior
         share = torch.softmax(found.log_evidence + comparison.log_weight + prior, dim=1)
@@ -160,7 +161,7 @@ class Ascent:
         """End where the last band has been compared for a while and explains no more than before."""
         plan = self.plan
         self.gains.append(gain)
-        num_late = self.step_count - math.ceil(plan.warm_share * plan.num_steps)
+        num_late = self.step_count - math.ceil(max(plan.warm_share, plan.drawn_share) * plan.num_steps)
         late = self.gains[-max(num_late, 1) :]
         now, before = late[-_WHILE:], late[-2 * _WHILE : -_WHILE]
         has_settled = len(before) == _WHILE and sum(now) - sum(before) < _LEAST_GAIN * abs(sum(now))

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -10,7 +11,14 @@ from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.fourier.lattice import GridSlicer, Lattice, correct_interpolation
 from cryohydra.geometry.so3_grid import all_rotations
-from cryohydra.inference.grid_posterior import Compared, ExhaustivePosterior, GridPosterior, StreamedPosterior
+from cryohydra.inference.grid_posterior import (
+    Compared,
+    ExhaustivePosterior,
+    GridPosterior,
+    StreamedPosterior,
+    drawn,
+    heaviest,
+)
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.inference.slices import GridSlicers
@@ -55,24 +63,31 @@ class GridComparer:
         band: Band,
         shift_prior: ShiftPrior,
         balance: float,
+        draws: torch.Generator | None = None,
     ) -> Comparison:
         """Compare with all poses of the grid that fits the band.
 
         Args:
             images: In the band.
             balance: How much maps are pulled towards equal shares, from 0 to 1.
+            draws: Draws the one pose that slices gather of each image, on the CPU; None if they gather of all poses
+                that matter.
         """
         maps = correct_interpolation(self.lattice, maps)
         level = level_for_radius(band.radius)
         slicer, shifts = self._grid(band, level, shift_prior)
         compared = _lay_out(images, slicer, shifts, maps, shift_prior)
-        if level <= _LAST_REMEMBERED_LEVEL:
-            found: GridPosterior = ExhaustivePosterior(compared)
+
+        def weigh(evidence: Float[Tensor, "b k"]) -> Float[Tensor, "k"]:
+            return balance * _balancing_weights(evidence)
+
+        if draws is not None:
+            found: GridPosterior = StreamedPosterior(compared, weigh, partial(drawn, generator=draws))
+        elif level <= _LAST_REMEMBERED_LEVEL:
+            found = ExhaustivePosterior(compared)
         else:
-            found = StreamedPosterior(
-                compared, lambda evidence: balance * _balancing_weights(evidence), _MOST_POSES, _POSTERIOR_MASS
-            )
-        log_weight = balance * _balancing_weights(found.log_evidence)
+            found = StreamedPosterior(compared, weigh, partial(heaviest, most=_MOST_POSES, mass=_POSTERIOR_MASS))
+        log_weight = weigh(found.log_evidence)
         return Comparison(found, compared.slices, slicer, shifts, log_weight)
 
     def _grid(self, band: Band, level: int, shift_prior: ShiftPrior) -> tuple[GridSlicer, Float[Tensor, "s 2"]]:

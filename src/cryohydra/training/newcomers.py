@@ -2,12 +2,11 @@
 
 A complex whose images are few, in much noise and among others may never find its poses by expectation and maximisation:
 its images are shared by the classes that show nothing clearly. Once all others have settled, hardly any strangers are
-left among these images, and maps that compete for them climb as in ab initio. Not every attempt finds the poses.
-The images that it climbed on do not tell which: maps of noise fit them as well. Others do, of which some are of the
-same complex.
+left among these images, and maps that compete for them climb as in ab initio, but at poses that are drawn: chance leads
+out of wrong ones. Not every attempt finds the poses; the images tell which has.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,15 +22,14 @@ _DOUBTED = 1 / 4
 """Part of the classes that climb anew, but two at least: alone, a map takes up the strangers too."""
 _FEWEST_DOUBTED = 2
 _NUM_ATTEMPTS = 4
-IMAGES_OF_A_NEWCOMER = 100
-"""For each step. The images that newcomers climb on are of several structures: with a quarter of strangers among them,
-100 images at a time find the poses of a complex whose own images alone need 50."""
+_IMAGES_OF_A_NEWCOMER = 50
+"""For each step: few, so that chance has a say."""
+_DRAWN_SHARE = 0.75
+"""Of the steps; afterwards maps settle, and can be judged."""
 _FEWEST_IMAGES = 50
 """Of a class."""
 NUM_JUDGES = 2000
-"""Images whose evidence decides whether newcomers are tried, at most."""
-_NUM_STRANGERS = 1000
-"""Images whose evidence decides which of the attempts is, at most."""
+"""Images whose evidence decides which newcomers are tried, and whether any, at most."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +61,16 @@ class Newcomers:
 
     def __init__(self, state: TrainingState, plan: Annealing, doubted: Doubted, saved: dict[str, Any] | None = None):
         """Begin the first attempt, or the next one of those that were saved (`state_dict`)."""
-        self.doubted, self.plan = doubted, plan
+        self.doubted, self.plan = doubted, replace(plan, drawn_share=_DRAWN_SHARE)
         self.ground = Ground.of(state, plan.last_radius)
-        self.batch_size = min(IMAGES_OF_A_NEWCOMER * len(doubted.classes), len(doubted.members))
+        self.batch_size = min(_IMAGES_OF_A_NEWCOMER * len(doubted.classes), len(doubted.members))
         drawn = torch.randperm(len(doubted.members), generator=state.generator)[:NUM_JUDGES]
         self._judges = saved["judges"].cpu() if saved else doubted.members[drawn]
-        self._strangers = _least_sure_strangers(state, doubted.members)
         assert state.maps is not None
         maps = enlarge(state.maps.values[list(doubted.classes)], self._lattice)
         self._evidence_before = self._evidence(state, maps, self._judges)
         self._best: tuple[Tensor, float] | None = saved["best"] if saved else None
-        """Maps, and the mean evidence of strangers."""
+        """Maps, and the mean evidence of the images."""
         self.num_attempts: int = saved["num_attempts"] if saved else 0
         self._ascent = self._from_nothing(state)
 
@@ -114,7 +111,7 @@ class Newcomers:
 
     def _judge(self, state: TrainingState) -> None:
         maps = self._ascent.maps
-        evidence = float(self._evidence(state, maps, self._strangers).mean())
+        evidence = float(self._evidence(state, maps, self._judges).mean())
         if self._best is None or evidence > self._best[1]:
             self._best = maps, evidence
         self.num_attempts += 1
@@ -136,11 +133,3 @@ class Newcomers:
             for index in rows.split(self.batch_size)
         ]
         return torch.logsumexp(torch.cat(found), dim=1)
-
-
-def _least_sure_strangers(state: TrainingState, members: Int[Tensor, "m"]) -> Int[Tensor, "s"]:
-    """The images that are not members and least sure of their class; the members themselves if there are no others."""
-    surest = state.classes.log_posterior().amax(1).cpu()
-    surest[members] = torch.inf
-    num_strangers = min(_NUM_STRANGERS, len(surest) - len(members))
-    return surest.topk(num_strangers, largest=False).indices if num_strangers else members
