@@ -14,7 +14,7 @@ from cryohydra.io.mrc import read_map
 from cryohydra.io.pickles import read_pickle
 from cryohydra.io.run_folder import RunFolder
 
-SMALL = ["hypervolume_dim=32", "log_heavy_interval=0"]
+SMALL = ["hypervolume_dim=32", "log_heavy_interval=0", "seed=0"]
 
 
 @pytest.fixture
