@@ -3,7 +3,7 @@
 A complex whose images are few, in much noise and among others may never find its poses by expectation and maximisation:
 its images are shared by the classes that show nothing clearly. Once all others have settled, hardly any strangers are
 left among these images, and maps that compete for them climb as in ab initio, but at poses that are drawn: chance leads
-out of wrong ones. Not every attempt finds the poses; the images tell which has.
+out of wrong ones. Not every attempt finds the poses; the one that explains the images best is tried.
 """
 
 from dataclasses import dataclass, replace
