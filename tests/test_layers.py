@@ -21,7 +21,7 @@ LAYERS = (
     {"fourier"},
     {"geometry"},
     {"io"},
-    {"_typing", "_registry", "_chunks", "errors"},
+    {"_typing", "_registry", "_device", "errors"},
 )
 """From the top; parts of one layer do not import each other."""
 

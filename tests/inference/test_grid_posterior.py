@@ -6,7 +6,11 @@ from functools import partial
 import pytest
 import torch
 
-from cryohydra.inference import grid_posterior
+from cryohydra.fourier.band import Band
+from cryohydra.fourier.lattice import GridSlicer, Lattice
+from cryohydra.fourier.mirrors import mirrors_of
+from cryohydra.geometry.so3_grid import all_rotations, num_rotations
+from cryohydra.inference import base_comparison
 from cryohydra.inference.grid_posterior import (
     Compared,
     ExhaustivePosterior,
@@ -17,16 +21,19 @@ from cryohydra.inference.grid_posterior import (
     heaviest,
 )
 
-NUM_CLASSES, NUM_ROTATIONS, NUM_SHIFTS, NUM_IMAGES, NUM_POINTS = 2, 12, 3, 5, 20
+LEVEL, BAND = 0, Band(12, 2)
+NUM_CLASSES, NUM_ROTATIONS, NUM_SHIFTS, NUM_IMAGES = 2, num_rotations(LEVEL), 3, 5
 Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @pytest.fixture
 def inputs(generator: torch.Generator) -> Inputs:
     """Slices, scores, powers and the shifts' prior."""
-    slices = torch.randn(NUM_CLASSES, NUM_ROTATIONS, NUM_POINTS, generator=generator)
-    score = torch.randn(NUM_IMAGES, NUM_SHIFTS, NUM_POINTS, generator=generator)
-    power = torch.rand(NUM_IMAGES, NUM_POINTS, generator=generator)
+    lattice = Lattice(BAND.box_size, BAND.radius)
+    volumes = 2 * torch.randn(NUM_CLASSES, *lattice.shape, generator=generator)
+    slices = GridSlicer(lattice, BAND, all_rotations(LEVEL)).cut(volumes)
+    score = torch.randn(NUM_IMAGES, NUM_SHIFTS, len(BAND), generator=generator)
+    power = torch.rand(NUM_IMAGES, len(BAND), generator=generator)
     log_prior = torch.log_softmax(torch.randn(NUM_SHIFTS, generator=generator), dim=0)
     return slices, score, power, log_prior
 
@@ -39,7 +46,7 @@ def _log_likelihood(inputs: Inputs) -> torch.Tensor:
 
 
 def _pruned(inputs: Inputs, classes: torch.Tensor, rotations: torch.Tensor) -> PrunedPosterior:
-    return PrunedPosterior(Compared(*inputs), classes, rotations)
+    return PrunedPosterior(Compared(mirrors_of(BAND, LEVEL), *inputs), classes, rotations)
 
 
 def _all_compared(inputs: Inputs) -> PrunedPosterior:
@@ -50,7 +57,9 @@ def _all_compared(inputs: Inputs) -> PrunedPosterior:
 
 def _streamed(inputs: Inputs, most: int = 1000, mass: float = 1.0) -> StreamedPosterior:
     """Weighed by the evidence alone."""
-    return StreamedPosterior(Compared(*inputs), _evenly, partial(heaviest, most=most, mass=mass))
+    return StreamedPosterior(
+        Compared(mirrors_of(BAND, LEVEL), *inputs), _evenly, partial(heaviest, most=most, mass=mass)
+    )
 
 
 def _evenly(evidence: torch.Tensor) -> torch.Tensor:
@@ -58,13 +67,13 @@ def _evenly(evidence: torch.Tensor) -> torch.Tensor:
 
 
 def _exhaustive(inputs: Inputs) -> ExhaustivePosterior:
-    return ExhaustivePosterior(Compared(*inputs))
+    return ExhaustivePosterior(Compared(mirrors_of(BAND, LEVEL), *inputs))
 
 
 @pytest.fixture(autouse=True)
 def products_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever this machine's fastest numbers are."""
-    monkeypatch.setattr(grid_posterior, "matrix_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(base_comparison, "matrix_dtype", lambda device: torch.float32)
 
 
 EVERY = pytest.mark.parametrize("compare", [_exhaustive, _all_compared, _streamed])
@@ -141,7 +150,7 @@ def test_poses_are_drawn_by_their_probability(generator: torch.Generator) -> Non
 def test_an_image_whose_pose_is_drawn_teaches_that_pose_only_at_all_its_shifts(
     inputs: Inputs, generator: torch.Generator
 ) -> None:
-    found = StreamedPosterior(Compared(*inputs), _evenly, partial(drawn, generator=generator))
+    found = StreamedPosterior(Compared(mirrors_of(BAND, LEVEL), *inputs), _evenly, partial(drawn, generator=generator))
     everything = _exhaustive(inputs)
     torch.testing.assert_close(found.log_evidence, everything.log_evidence)
     numerator, denominator = found.sums(found.log_evidence.softmax(1))
@@ -150,6 +159,8 @@ def test_an_image_whose_pose_is_drawn_teaches_that_pose_only_at_all_its_shifts(
     # Of many draws the mean is what all poses gather.
     share, total = everything.log_evidence.softmax(1), torch.zeros_like(numerator)
     for _ in range(1000):
-        again = StreamedPosterior(Compared(*inputs), _evenly, partial(drawn, generator=generator))
+        again = StreamedPosterior(
+            Compared(mirrors_of(BAND, LEVEL), *inputs), _evenly, partial(drawn, generator=generator)
+        )
         total += again.sums(share)[0]
     torch.testing.assert_close(total / 1000, everything.sums(share)[0], atol=0.2, rtol=0)

@@ -12,6 +12,7 @@ import torch
 import yaml
 from jaxtyping import Float, Int
 
+from cryohydra._device import default_device
 from cryohydra._typing import Tensor
 from cryohydra.errors import UnreadableFile, UserError
 from cryohydra.inference.junk import junk_probability
@@ -54,7 +55,7 @@ class Run:
         """
         folder = RunFolder(path)
         chosen = folder.saved_epoch(epoch)
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        where = default_device() if device is None else torch.device(device)
         checkpoint = load_checkpoint(folder.weights_path(chosen), where)
         latents = read_latents(folder.latents_path(chosen))
         mixture = mixture_from_checkpoint(checkpoint).to(where).eval()

@@ -2,6 +2,7 @@
 
 import torch
 
+from cryohydra._device import default_device
 from cryohydra._typing import Float, Tensor
 from cryohydra.config.inputs import open_input
 from cryohydra.config.seeds import read_seeds
@@ -94,7 +95,7 @@ def build_state(
     settings: Settings, particles: ParticleSet, normalisation: Normalisation, generator: torch.Generator
 ) -> TrainingState:
     """What is known before the first stage."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     images = _images(settings, particles, normalisation, device)
     noise = _noise(particles, normalisation, generator)
     mixture = build_mixture(

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import pad
 
-from cryohydra._chunks import chunks, matrix_dtype
+from cryohydra._device import chunks
 from cryohydra._typing import Float, Int, Tensor
+from cryohydra.fourier.mirrors import Mirrors
+from cryohydra.inference.base_comparison import BaseComparison
 from cryohydra.inference.evidence import exponentiate_
 
 
@@ -20,6 +22,8 @@ from cryohydra.inference.evidence import exponentiate_
 class Compared:
     """Images at every shift of a grid beside slices at every rotation of one."""
 
+    mirrors: Mirrors
+    """Of the grid of rotations."""
     slices: Float[Tensor, "k q p"]
     score: Float[Tensor, "b s p"]
     """Of images moved back by each shift, see `WeightedImages`."""
@@ -128,12 +132,12 @@ class StreamedPosterior(GridPosterior):
             balance: Log weights of the classes under which poses are weighed, from the evidence.
             keep: Which poses are kept of each image (`heaviest`, `drawn`), from their posterior.
         """
-        slices, score, power, log_prior = compared.slices, compared.score, compared.power, compared.log_prior
-        num_classes, num_rotations = slices.shape[:2]
-        columns = [_stream(cut, score, power, log_prior) for cut in slices]
-        log_mass, self.log_evidence, best = (torch.stack(column, dim=1) for column in zip(*columns, strict=True))
-        self.rotation_index = best % num_rotations
-        self.shift_index = torch.div(best, num_rotations, rounding_mode="floor")
+        num_rotations = compared.slices.shape[1]
+        columns = [_stream(slices, compared) for slices in compared.slices]
+        log_mass, self.rotation_index, self.shift_index = (
+            torch.stack(column, dim=1) for column in zip(*columns, strict=True)
+        )
+        self.log_evidence = log_mass.logsumexp(2)
         weighed = (log_mass + balance(self.log_evidence)[:, None]).flatten(1)
         index = keep(torch.softmax(weighed, dim=1))
         class_index = torch.div(index, num_rotations, rounding_mode="floor")
@@ -149,25 +153,19 @@ class StreamedPosterior(GridPosterior):
 
 
 def _stream(
-    slices: Float[Tensor, "q p"],
-    score: Float[Tensor, "b s p"],
-    power: Float[Tensor, "b p"],
-    log_prior: Float[Tensor, "s"],
-) -> tuple[Float[Tensor, "b q"], Float[Tensor, "b"], Int[Tensor, "b"]]:
-    """Log likelihood of each rotation over all shifts, that of all rotations, and the likeliest pose."""
-    dtype = matrix_dtype(slices.device)
-    half_power, factor = 0.5 * (power @ slices.square().T), slices.to(dtype).T
-    masses, evidences, bests = [], [], []
+    slices: Float[Tensor, "q p"], compared: Compared
+) -> tuple[Float[Tensor, "b q"], Int[Tensor, "b"], Int[Tensor, "b"]]:
+    """Log likelihood of each rotation over all shifts, and the likeliest rotation and shift."""
+    mirrors, score, power = compared.mirrors, compared.score, compared.power
+    comparison = BaseComparison(slices[mirrors.rotation_index[0]], mirrors)
+    masses, rotations, shifts = [], [], []
     for rows in chunks(len(score), score.shape[1] * len(slices), slices.device):
-        log_likelihood = (score[rows].to(dtype) @ factor).float()
-        log_likelihood += log_prior[:, None]
-        log_likelihood -= half_power[rows, None]
-        peak, best = log_likelihood.flatten(1).max(1)
-        mass = exponentiate_(log_likelihood.flatten(1), peak).view_as(log_likelihood).sum(1)
-        masses.append(mass.log() + peak[:, None])
-        evidences.append(mass.sum(1).log() + peak)
-        bests.append(best)
-    return torch.cat(masses), torch.cat(evidences), torch.cat(bests)
+        over = comparison.over_shifts(score[rows], power[rows], compared.log_prior)
+        best = over.peak.argmax(1, keepdim=True)
+        masses.append(over.log_mass)
+        rotations.append(best[:, 0])
+        shifts.append(over.best_shift(best)[:, 0])
+    return torch.cat(masses), torch.cat(rotations), torch.cat(shifts)
 
 
 class PrunedPosterior(GridPosterior):

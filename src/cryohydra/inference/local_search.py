@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cryohydra._chunks import chunks
+from cryohydra._device import chunks
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from cryohydra._chunks import chunks
+from cryohydra._device import chunks
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.lattice import (

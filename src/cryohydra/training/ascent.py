@@ -130,10 +130,11 @@ class Ascent:
         self._learn_spread(comparison, share, radius)
         numerator, denominator = found.sums(share)
         on_lattice = comparison.slicer.add(torch.cat([numerator, denominator]))
-        explained = (2 * numerator * slices - denominator * slices.square()).sum((0, 1)) / (trust * len(index))
+        score, power = (numerator * slices).sum(1), (denominator * slices.square()).sum(1)
+        explained = (2 * score - power).sum(0) / (trust * len(index))
         self._weigh_residual(power_over_noise(whole) - explained, band)
         self._move(on_lattice[: len(slices)], on_lattice[len(slices) :], radius)
-        self._rescale((numerator * slices).sum((1, 2)), (denominator * slices.square()).sum((1, 2)))
+        self._rescale(score.sum(1), power.sum(1))
         gain = torch.logsumexp(comparison.log_evidence + comparison.log_weight, dim=1).mean() - math.log(len(slices))
         self.step_count += 1
         self._judge(float(gain))

@@ -10,6 +10,7 @@ from cryohydra._typing import Float, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.fourier.lattice import GridSlicer, Lattice, correct_interpolation
+from cryohydra.fourier.mirrors import mirrors_of
 from cryohydra.geometry.so3_grid import all_rotations
 from cryohydra.inference.grid_posterior import (
     Compared,
@@ -76,7 +77,7 @@ class GridComparer:
         maps = correct_interpolation(self.lattice, maps)
         level = level_for_radius(band.radius)
         slicer, shifts = self._grid(band, level, shift_prior)
-        compared = _lay_out(images, slicer, shifts, maps, shift_prior)
+        compared = _lay_out(images, slicer, level, shifts, maps, shift_prior)
 
         def weigh(evidence: Float[Tensor, "b k"]) -> Float[Tensor, "k"]:
             return balance * _balancing_weights(evidence)
@@ -100,12 +101,14 @@ class GridComparer:
 def _lay_out(
     images: WeightedImages,
     slicer: GridSlicer,
+    level: int,
     shifts: Float[Tensor, "s 2"],
     maps: Float[Tensor, "k n n n"],
     shift_prior: ShiftPrior,
 ) -> Compared:
     """What is compared on a grid: every slice with the images at every shift."""
     return Compared(
+        mirrors=mirrors_of(slicer.band, level),
         slices=slicer.cut(maps),
         score=shift_hartley(images.score[:, 0, None], slicer.band.frequencies, -shifts[None]),
         power=images.power[:, 0],

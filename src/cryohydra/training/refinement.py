@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 
-from cryohydra._chunks import chunks
+from cryohydra._device import chunks
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley

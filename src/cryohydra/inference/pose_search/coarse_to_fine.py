@@ -4,16 +4,17 @@ import math
 from dataclasses import replace
 
 import torch
-from torch.nn.functional import pad
 
-from cryohydra._chunks import chunks
+from cryohydra._device import chunks
 from cryohydra._typing import Bool, Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
+from cryohydra.fourier.mirrors import Mirrors, mirrors_of
 from cryohydra.geometry.shift_grid import shift_grid
-from cryohydra.geometry.so3_grid import all_rotations, child_indices, grid_rotations, num_rotations
+from cryohydra.geometry.so3_grid import child_indices, grid_rotations, num_rotations
+from cryohydra.inference.base_comparison import BaseComparison
 from cryohydra.inference.candidates import Candidates
-from cryohydra.inference.evidence import exponentiate_, log_likelihood_over_contrast
+from cryohydra.inference.evidence import log_likelihood_over_contrast
 from cryohydra.inference.grid_error import GridError
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.pose_search.base import POSE_SEARCHES, PoseSearch, SearchState
@@ -40,7 +41,8 @@ class CoarseToFineSearch(PoseSearch):
         """Compare with the whole first grid as matrix products; contrast is taken as one."""
         plan, device = self.plan, images.constant.device
         compared = Band(band.box_size, plan.radii[0], device)
-        rotations = all_rotations(plan.base_level, device)
+        mirrors = mirrors_of(compared, plan.base_level)
+        rotations = grid_rotations(plan.base_level, mirrors.rotation_index[0])
         shifts = plan.shifts.grid(plan.shift_step_px).to(device)
         error = self._grid_error(slices, compared, depth=0)
         on_grid = slices.on_grid(compared, rotations) * error.kept[:, None]
@@ -48,10 +50,10 @@ class CoarseToFineSearch(PoseSearch):
         of_classes = []
         for k, cut in enumerate(on_grid):
             if is_asked is None:
-                of_classes.append(self._compare_grid(cut, error.of_class(k), narrow, compared, shifts))
+                of_classes.append(self._compare_grid(cut, error.of_class(k), narrow, compared, mirrors, shifts))
                 continue
             some = torch.nonzero(is_asked[:, k])[:, 0]
-            found = self._compare_grid(cut, error.of_class(k), narrow.rows(some), compared, shifts)
+            found = self._compare_grid(cut, error.of_class(k), narrow.rows(some), compared, mirrors, shifts)
             of_classes.append(_spread(found, some, len(images)))
         evidences, *columns = zip(*of_classes, strict=True)
         log_evidence = torch.stack(evidences, dim=1)
@@ -127,31 +129,29 @@ class CoarseToFineSearch(PoseSearch):
 
     def _compare_grid(
         self,
-        slices: Float[Tensor, "q p"],
+        slices: Float[Tensor, "c p"],
         error: GridError,
         images: WeightedImages,
         band: Band,
+        mirrors: Mirrors,
         shifts: Float[Tensor, "s 2"],
     ) -> tuple[Tensor, ...]:
         """Evidence of one class, and its heaviest rotations: which, their best shifts, likelihoods there, masses."""
-        num_kept = min(self.plan.most_kept, len(slices))
-        log_prior = self.plan.shifts.log_probability(shifts) - math.log(len(slices))
-        # The prior rides along as one more point, where every slice is one.
-        with_one, square = pad(slices, (0, 1), value=1.0).T, slices.square().T
+        num_rotations = mirrors.rotation_index.numel()
+        num_kept = min(self.plan.most_kept, num_rotations)
+        log_prior = self.plan.shifts.log_probability(shifts) - math.log(num_rotations)
+        comparison = BaseComparison(slices, mirrors)
         found = []
-        for rows in chunks(len(images), len(slices) * len(shifts) // 4, slices.device):
+        for rows in chunks(len(images), num_rotations * len(shifts), slices.device):
             some = images.rows(rows)
             seen, offset = error.weigh(some, torch.zeros(len(some), dtype=torch.long, device=slices.device))
             shifted = shift_hartley(seen.score[:, 0, None], band.frequencies, -shifts[None])
-            score = torch.cat([shifted, log_prior[:, None].expand(len(some), -1, 1)], dim=2) @ with_one
-            of_rotation = offset[:, None] - 0.5 * (seen.power[:, 0] @ square)
-            highest, best_shift = score.max(1)
-            relative = exponentiate_(score.transpose(1, 2), highest)
-            over_shifts = highest + relative.sum(2).log() + of_rotation
-            mass, rotation = over_shifts.topk(num_kept, dim=1)
-            best_shift = best_shift.take_along_dim(rotation, 1)
-            peak = (highest + of_rotation).take_along_dim(rotation, 1) - log_prior[best_shift]
-            found.append((over_shifts.logsumexp(1), rotation, shifts[best_shift], peak, mass))
+            over = comparison.over_shifts(shifted, seen.power[:, 0], log_prior)
+            log_mass, peak = over.log_mass + offset[:, None], over.peak + offset[:, None]
+            mass, rotation = log_mass.topk(num_kept, dim=1)
+            best_shift = over.best_shift(rotation)
+            peak = peak.take_along_dim(rotation, 1) - log_prior[best_shift]
+            found.append((log_mass.logsumexp(1), rotation, shifts[best_shift], peak, mass))
         return tuple(torch.cat(part) for part in zip(*found, strict=True))
 
     def _worth_refining(self, state: SearchState) -> tuple[Candidates, Int[Tensor, "b c"]]:

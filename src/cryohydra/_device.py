@@ -1,4 +1,4 @@
-"""How much to work on at a time, and in which numbers."""
+"""Where to work, how much at a time, and in which numbers."""
 
 import functools
 
@@ -6,6 +6,11 @@ import torch
 
 _NUMBERS = {"cpu": 2**20, "cuda": 2**27}
 """On a processor what its cache holds, on a GPU what keeps all of it busy and leaves memory for the rest."""
+
+
+def default_device() -> torch.device:
+    """A GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @functools.cache
