@@ -174,7 +174,7 @@ PARTICLES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda folder: folder / "nowhere.mrcs", "no such file|does not exist"),
     "empty": (raw("empty.mrcs", b""), "truncated"),
     "folder": (folder_named("images.mrcs"), "folder|directory"),
-    "folder without a name": (folder_named("images"), "unknown kind|folder"),
+    "folder without a name": (folder_named("images"), "is a folder"),
     "header only in part": (cut(500), "truncated"),
     "truncated": (cut(3000), "truncated"),
     "no mrc file": (raw("bad.mrcs", "these are no images" * 100), "not an MRC file"),

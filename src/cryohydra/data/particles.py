@@ -142,7 +142,8 @@ def read_table(particles: Path, datadir: Path | None, complain: Complain = stop)
         UserError: If it cannot be read; if it has problems that leave something to go on with, `complain` decides.
     """
     if particles.suffix not in READERS:
-        raise UserError(f"{particles} is of an unknown kind; wanted a file ending in {', '.join(READERS)}.")
+        what = "a folder" if particles.is_dir() else "of an unknown kind"
+        raise UserError(f"{particles} is {what}; wanted a file of particles, ending in {', '.join(READERS)}.")
     if datadir is not None and not Path(datadir).is_dir():
         raise UserError(f"datadir {datadir} is not a folder; wanted the one that holds the images.")
     return READERS[particles.suffix](particles, None if datadir is None else Path(datadir), complain)
