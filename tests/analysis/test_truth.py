@@ -177,6 +177,8 @@ def test_poses_that_only_a_pseudo_symmetry_mixes_up_are_not_lost(perfect, data, 
     assert one.pose_error_degrees > 60
     assert not any("lost its poses" in sentence for sentence in score.failures)
     assert "2 large_subunit: modulo the 4 rotations" in score.to_table()
+    said = " ".join(score_run(tmp_path, dataclasses.replace(turned, pseudo_symmetry=turned.symmetry)).failures)
+    assert "lost its poses" in said and "but its map is right" in said
 
 
 def test_pseudo_symmetry_is_kept_with_the_truth_and_old_truths_have_none(data, tmp_path):

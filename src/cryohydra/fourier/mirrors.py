@@ -38,7 +38,7 @@ class Mirrors:
         self._row, self._column = order // self.rotation_index.shape[1], order % self.rotation_index.shape[1]
 
     def split(self, values: Float[Tensor, "*batch p"]) -> Float[Tensor, "4 *batch m"]:
-        """Parts even in both, odd in y, odd in x and odd in both, whose products add up to those of the whole functions.
+        """Parts even in both, odd in y, odd in x and odd in both; their products add up to those of the whole.
 
         A part is zero on the axes in which it is odd.
         """
