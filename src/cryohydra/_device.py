@@ -17,10 +17,11 @@ def default_device() -> torch.device:
 def matrix_dtype(device: torch.device) -> torch.dtype:
     """The numbers whose products of matrices are fastest: bfloat16 where there are units for it, else float32.
 
-    A product is rounded to one part in 256: for poses of a grid only, which are weighed anew wherever they matter.
+    What goes in and what comes out is rounded to one part in 256: for poses of a grid that are weighed anew wherever
+    they matter.
     """
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     # Older versions of torch do not tell what a processor can do.
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return torch.bfloat16 if capabilities.get("amx_bf16") else torch.float32

@@ -43,7 +43,7 @@ def test_four_products_give_those_with_all_mirror_images(generator: torch.Genera
     torch.testing.assert_close(mirror_(products), _mirrored(BAND, cut) @ image, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
 def test_every_rotation_of_a_grid_mirrors_three_others(level: int) -> None:
     mirrors = Mirrors(BAND, level)
     index = mirrors.rotation_index
@@ -57,6 +57,6 @@ def test_every_rotation_of_a_grid_mirrors_three_others(level: int) -> None:
 def test_values_in_fours_come_back_in_the_order_of_the_grid(generator: torch.Generator) -> None:
     mirrors = Mirrors(BAND, 1)
     values = torch.randn(2, num_rotations(1), generator=generator)
-    torch.testing.assert_close(mirrors.all_rotations(values[:, mirrors.rotation_index].movedim(1, 0)), values)
+    torch.testing.assert_close(mirrors.to_grid_order(values[:, mirrors.rotation_index].movedim(1, 0)), values)
     row, column = mirrors.place(torch.tensor([[5, 100], [7, 0]]))
     torch.testing.assert_close(mirrors.rotation_index[row, column], torch.tensor([[5, 100], [7, 0]]))

@@ -10,7 +10,7 @@ from cryohydra.fourier.band import Band
 from cryohydra.fourier.lattice import GridSlicer, Lattice
 from cryohydra.fourier.mirrors import mirrors_of
 from cryohydra.geometry.so3_grid import all_rotations, num_rotations
-from cryohydra.inference import base_comparison
+from cryohydra.inference import grid_posterior
 from cryohydra.inference.grid_posterior import (
     Compared,
     ExhaustivePosterior,
@@ -46,7 +46,7 @@ def _log_likelihood(inputs: Inputs) -> torch.Tensor:
 
 
 def _pruned(inputs: Inputs, classes: torch.Tensor, rotations: torch.Tensor) -> PrunedPosterior:
-    return PrunedPosterior(Compared(mirrors_of(BAND, LEVEL), *inputs), classes, rotations)
+    return PrunedPosterior(Compared(*inputs), classes, rotations)
 
 
 def _all_compared(inputs: Inputs) -> PrunedPosterior:
@@ -58,7 +58,7 @@ def _all_compared(inputs: Inputs) -> PrunedPosterior:
 def _streamed(inputs: Inputs, most: int = 1000, mass: float = 1.0) -> StreamedPosterior:
     """Weighed by the evidence alone."""
     return StreamedPosterior(
-        Compared(mirrors_of(BAND, LEVEL), *inputs), _evenly, partial(heaviest, most=most, mass=mass)
+        Compared(*inputs), mirrors_of(BAND, LEVEL), _evenly, partial(heaviest, most=most, mass=mass)
     )
 
 
@@ -67,13 +67,13 @@ def _evenly(evidence: torch.Tensor) -> torch.Tensor:
 
 
 def _exhaustive(inputs: Inputs) -> ExhaustivePosterior:
-    return ExhaustivePosterior(Compared(mirrors_of(BAND, LEVEL), *inputs))
+    return ExhaustivePosterior(Compared(*inputs))
 
 
 @pytest.fixture(autouse=True)
 def products_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever this machine's fastest numbers are."""
-    monkeypatch.setattr(base_comparison, "matrix_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(grid_posterior, "matrix_dtype", lambda device: torch.float32)
 
 
 EVERY = pytest.mark.parametrize("compare", [_exhaustive, _all_compared, _streamed])
@@ -150,7 +150,7 @@ def test_poses_are_drawn_by_their_probability(generator: torch.Generator) -> Non
 def test_an_image_whose_pose_is_drawn_teaches_that_pose_only_at_all_its_shifts(
     inputs: Inputs, generator: torch.Generator
 ) -> None:
-    found = StreamedPosterior(Compared(mirrors_of(BAND, LEVEL), *inputs), _evenly, partial(drawn, generator=generator))
+    found = StreamedPosterior(Compared(*inputs), mirrors_of(BAND, LEVEL), _evenly, partial(drawn, generator=generator))
     everything = _exhaustive(inputs)
     torch.testing.assert_close(found.log_evidence, everything.log_evidence)
     numerator, denominator = found.sums(found.log_evidence.softmax(1))
@@ -160,7 +160,7 @@ def test_an_image_whose_pose_is_drawn_teaches_that_pose_only_at_all_its_shifts(
     share, total = everything.log_evidence.softmax(1), torch.zeros_like(numerator)
     for _ in range(1000):
         again = StreamedPosterior(
-            Compared(mirrors_of(BAND, LEVEL), *inputs), _evenly, partial(drawn, generator=generator)
+            Compared(*inputs), mirrors_of(BAND, LEVEL), _evenly, partial(drawn, generator=generator)
         )
         total += again.sums(share)[0]
     torch.testing.assert_close(total / 1000, everything.sums(share)[0], atol=0.2, rtol=0)

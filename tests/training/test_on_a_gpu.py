@@ -28,9 +28,9 @@ COPIES = {aten.copy_.default, aten._to_copy.default}
 WAITS = {
     *(aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default, aten.bincount.default),
     *(aten.equal.default, aten.is_nonzero.default, aten.repeat_interleave.Tensor, aten._unique2.default),
-    aten.unique_dim.default,
+    *(aten.unique_dim.default, aten.unique_consecutive.default, aten._linalg_check_errors.default),
 }
-"""What comes to an end only when the device has answered."""
+"""What comes to an end only when the device has answered; copies from one to the other do, too."""
 
 
 class OnGpu(torch.Tensor):
@@ -78,9 +78,9 @@ class PretendedGpu(TorchDispatchMode):
         wanted = kwargs.get("device")
         goes_there = bool(there) if wanted is None else torch.device(wanted).type == self.device.type
         self._refuse_what_a_gpu_would(func, args, there, here, goes_there, flat)
-        if there:
+        if there or goes_there:
             self.num_calls += 1
-            self.num_waits += self._waits(func, args, goes_there)
+            self.num_waits += self._waits(func, args, kwargs, bool(there), goes_there)
         kwargs |= {} if wanted is None else {"device": "cpu"}
         args_here, kwargs_here = tree_map(lambda one: one.kept if isinstance(one, OnGpu) else one, (args, kwargs))
         out = func(*args_here, **kwargs_here)
@@ -99,17 +99,22 @@ class PretendedGpu(TorchDispatchMode):
         # What is copied, or only says where, may lie on the processor.
         if there and func not in INDEXES | COPIES and any(one.dim() > 0 for one in here):
             raise RuntimeError(f"{func}: two devices")
-        if there and func in INDEXES and not isinstance(args[0], OnGpu):
-            raise RuntimeError(f"{func}: the processor's tensor, the device's index or values")
+        if there and func in INDEXES:
+            values = args[2] if len(args) > 2 else args[0]
+            if not isinstance(args[0], OnGpu) or not (isinstance(values, OnGpu) or values.dim() == 0):
+                raise RuntimeError(f"{func}: two devices")
         if goes_there and any(isinstance(one, torch.Generator) for one in flat):
             raise RuntimeError(f"{func}: a generator of the processor's draws on the device")
 
-    def _waits(self, func: Any, args: Any, goes_there: bool) -> bool:
+    def _waits(self, func: Any, args: Any, kwargs: dict[str, Any], was_there: bool, goes_there: bool) -> bool:
         if func in INDEXES:
-            return any(one is not None and one.dtype == torch.bool for one in args[1])
-        to_here = func is aten._to_copy.default and not goes_there
-        to_here |= func is aten.copy_.default and not isinstance(args[0], OnGpu)
-        return to_here or func in WAITS
+            where = [one for one in args[1] if one is not None]
+            return any(one.dtype == torch.bool or not isinstance(one, OnGpu) for one in where)
+        if func is aten.copy_.default:
+            return isinstance(args[0], OnGpu) != isinstance(args[1], OnGpu) and not (len(args) > 2 and args[2])
+        if func is aten._to_copy.default:
+            return was_there != goes_there and not kwargs.get("non_blocking", False)
+        return func in WAITS
 
 
 class _Module:
@@ -150,12 +155,22 @@ def test_what_a_gpu_refuses_is_refused(gpu: PretendedGpu) -> None:
     there = torch.zeros(3, device=gpu.device)
     with pytest.raises(RuntimeError, match="two devices"):
         there + torch.ones(3)
-    with pytest.raises(RuntimeError, match="the device's index"):
+    with pytest.raises(RuntimeError, match="two devices"):
         torch.ones(3)[there.long()]
+    with pytest.raises(RuntimeError, match="two devices"):
+        there[torch.arange(2, device=gpu.device)] = torch.ones(2)
     with pytest.raises(RuntimeError, match="generator"):
         torch.randn(3, device=gpu.device, generator=torch.Generator())
-    assert float((there + 1).sum()) == 3.0
-    assert gpu.num_waits == 1
+
+
+def test_what_waits_is_counted(gpu: PretendedGpu) -> None:
+    there = torch.zeros(3, device=gpu.device)
+    assert (float((there + 1).sum()), gpu.num_waits) == (3.0, 1)
+    there[there > 0] = 1
+    assert gpu.num_waits == 2
+    torch.ones(3).to(gpu.device)
+    there.copy_(torch.ones(3), non_blocking=True)
+    assert gpu.num_waits == 3
 
 
 def _tables(state: Any) -> dict[str, torch.Tensor]:
@@ -194,7 +209,7 @@ def test_a_training_finds_there_what_it_finds_here(
 def test_calls_and_waits_do_not_grow_with_the_images(
     gpu: PretendedGpu, prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a step of each stage: no loop over particles, and no question to the device for each of them."""
+    """In a step of each stage, whose images are one piece: no loop over them, nothing asked for each of them."""
     monkeypatch.setattr(build, "default_device", lambda: gpu.device)
     # As much at a time as on a GPU.
     monkeypatch.setitem(_device._NUMBERS, gpu.device.type, _device._NUMBERS["cuda"])

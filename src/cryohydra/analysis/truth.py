@@ -30,8 +30,9 @@ from cryohydra.io.run_folder import RunFolder
 
 _THRESHOLD = 0.5
 _LOST_POSE = math.radians(30)
-_LOST_MAP, _RIGHT_MAP = 0.5, 0.95
-"""Correlation with the true map."""
+_LOST_MAP = 0.5
+_FOUND_MAP = 0.95
+"""Correlation with the true map that wrong poses are unlikely to give."""
 
 
 @dataclass(frozen=True)
@@ -221,15 +222,19 @@ def _failures(classes: tuple[ClassScore, ...], confusion: np.ndarray) -> tuple[s
             sentences.append(f"{what} has a map that correlates with the true one by {score.map_correlation:.2f} only.")
         error = _told_pose_error(score)
         if error is not None and math.radians(error) > _LOST_POSE:
-            sentences.append(f"{what} has lost its poses: they are off by {error:.0f} degrees{_in_a_map(score)}.")
+            sentences.append(
+                f"{what} has lost its poses: they are off by {error:.0f} degrees{_despite_its_map(score)}."
+            )
     return tuple(sentences)
 
 
-def _in_a_map(score: ClassScore) -> str:
-    """What speaks for wrong poses being no worse than right ones."""
-    if score.map_correlation is None or score.map_correlation < _RIGHT_MAP:
+def _despite_its_map(score: ClassScore) -> str:
+    """Where poses are lost: whether they made a map that is like the true one."""
+    if score.map_correlation is None or score.map_correlation < _FOUND_MAP:
         return ""
-    return ", but its map is right: it may look alike from several sides"
+    return (
+        f", but its map correlates with the true one by {score.map_correlation:.2f}: it may look alike from many sides"
+    )
 
 
 def _told_pose_error(score: ClassScore) -> float | None:

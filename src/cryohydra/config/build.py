@@ -289,7 +289,9 @@ def build_refinement(settings: Settings, state: TrainingState) -> Refinement:
     is_fixed = settings.pose_estimation == "fixed"
     marches = settings.output_mask == "frequency_marching"
     uses_bfloat16 = settings.precision == "bfloat16" or (
-        settings.precision == "auto" and state.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        settings.precision == "auto"
+        and state.device.type == "cuda"
+        and torch.cuda.is_bf16_supported(including_emulation=False)
     )
     plan = RefinementPlan(
         radius=widest_radius(settings, state.images.box_size),

@@ -6,7 +6,7 @@ import torch
 
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.band import Band
-from cryohydra.geometry.so3_grid import all_rotations
+from cryohydra.geometry.so3_grid import mirrored_indices
 
 
 class Mirrors:
@@ -24,18 +24,19 @@ class Mirrors:
         """Find them for the grid of a level."""
         points, device = band.points, band.points.device
         side = 2 * band.radius + 1
-        place = torch.full((side**2,), -1, device=device)
-        place[(points[:, 1] + band.radius) * side + points[:, 0] + band.radius] = torch.arange(len(band), device=device)
+        number = torch.full((side**2,), -1, device=device)
+        number[(points[:, 1] + band.radius) * side + points[:, 0] + band.radius] = torch.arange(
+            len(band), device=device
+        )
         turns = torch.tensor([[1, 1], [1, -1], [-1, 1], [-1, -1]], device=device)
         corner = points[(points >= 0).all(1)]
         mirrored = turns[:, None] * corner + band.radius
-        self._points = place[mirrored[..., 1] * side + mirrored[..., 0]]
+        self._points = number[mirrored[..., 1] * side + mirrored[..., 0]]
         # A point on an axis is its own mirror image.
         num_same = torch.where(corner == 0, 2.0, 1.0).prod(1)
         self._weight = 0.5 / num_same.sqrt()
-        self.rotation_index = _rotations_in_fours(level, turns)
-        order = self.rotation_index.flatten().argsort()
-        self._row, self._column = order // self.rotation_index.shape[1], order % self.rotation_index.shape[1]
+        self.rotation_index = mirrored_indices(level, device)
+        self._order = self.rotation_index.flatten().argsort()
 
     def split(self, values: Float[Tensor, "*batch p"]) -> Float[Tensor, "4 *batch m"]:
         """Parts even in both, odd in y, odd in x and odd in both; their products add up to those of the whole.
@@ -44,13 +45,14 @@ class Mirrors:
         """
         return mirror_(values[..., self._points].movedim(-2, 0)).mul_(self._weight)
 
-    def all_rotations(self, in_fours: Float[Tensor, "4 *batch c"]) -> Float[Tensor, "*batch q"]:
+    def to_grid_order(self, in_fours: Float[Tensor, "4 *batch c"]) -> Float[Tensor, "*batch q"]:
         """Values of the rotations of the grid in its own order."""
-        return in_fours.movedim(0, -2).flatten(-2)[..., self._row * in_fours.shape[-1] + self._column]
+        return in_fours.movedim(0, -2).flatten(-2)[..., self._order]
 
     def place(self, rotation_index: Int[Tensor, "*n"]) -> tuple[Int[Tensor, "*n"], Int[Tensor, "*n"]]:
         """Row and column of rotations in `rotation_index`."""
-        return self._row[rotation_index], self._column[rotation_index]
+        at, size = self._order[rotation_index], self.rotation_index.shape[1]
+        return torch.div(at, size, rounding_mode="floor"), at % size
 
 
 @functools.lru_cache(maxsize=8)
@@ -68,16 +70,3 @@ def mirror_(parts: Float[Tensor, "4 *batch"]) -> Float[Tensor, "4 *batch"]:
         even.add_(odd)
         torch.add(even, odd, alpha=-2, out=odd)
     return parts
-
-
-def _rotations_in_fours(level: int, turns: Int[Tensor, "4 2"]) -> Int[Tensor, "4 c"]:
-    rotations = all_rotations(level, turns.device)
-    # Mirroring the plane of a slice is a rotation of it in space.
-    in_space = torch.cat([turns, turns.prod(1, keepdim=True)], dim=1)
-    turned = in_space[:, None, :, None] * rotations
-    # Equal ones have equal rounded matrices.
-    _, name = turned.flatten(2).mul(1000).round().long().flatten(0, 1).unique(dim=0, return_inverse=True)
-    name = name.view(4, -1)
-    number = torch.arange(len(rotations), device=turns.device)
-    index = torch.empty_like(number).scatter_(0, name[0], number)[name]
-    return index[:, index.amin(0) == number]

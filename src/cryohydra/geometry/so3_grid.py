@@ -4,6 +4,7 @@ References:
     Yershova et al., Generating uniform incremental grids on SO(3), IJRR 2010.
 """
 
+import functools
 import math
 
 import torch
@@ -58,3 +59,26 @@ def child_indices(level: int, index: Int[Tensor, "*batch"]) -> Int[Tensor, "*bat
     pixel, angle = index // angles, index % angles
     offset = torch.arange(8, device=index.device)
     return (4 * pixel[..., None] + offset // 2) * (2 * angles) + 2 * angle[..., None] + offset % 2
+
+
+@functools.cache
+def mirrored_indices(level: int, device: torch.device | str = "cpu") -> Int[Tensor, "4 c"]:
+    """Rotations of a level in fours: a quarter of them, and those whose slices mirror theirs in y, in x and in both.
+
+    Mirroring the plane of a slice in one axis turns it over: its direction becomes the opposite one.
+    """
+    angles, pixels = num_in_plane(level), torch.arange(num_pixels(level), device=device)
+    polar, azimuth = pixel_to_angles(level, pixels).unbind(-1)
+    across = polar.sin()
+    direction = torch.stack([across * azimuth.cos(), across * azimuth.sin(), polar.cos()], dim=-1)
+    opposite = (direction @ direction.T).argmin(1)[:, None]
+    pixel, angle = pixels[:, None], torch.arange(angles, device=device)
+    index = torch.stack(
+        [
+            pixel * angles + angle,
+            opposite * angles + (angles - 1 - angle),
+            opposite * angles + (angles // 2 - 1 - angle) % angles,
+            pixel * angles + (angle + angles // 2) % angles,
+        ]
+    ).flatten(1)
+    return index[:, index.argmin(0) == 0]

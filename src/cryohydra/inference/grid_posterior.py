@@ -11,19 +11,17 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import pad
 
-from cryohydra._device import chunks
+from cryohydra._device import chunks, matrix_dtype
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.mirrors import Mirrors
-from cryohydra.inference.base_comparison import BaseComparison
 from cryohydra.inference.evidence import exponentiate_
+from cryohydra.inference.whole_grid import WholeGridComparison
 
 
 @dataclass(frozen=True)
 class Compared:
     """Images at every shift of a grid beside slices at every rotation of one."""
 
-    mirrors: Mirrors
-    """Of the grid of rotations."""
     slices: Float[Tensor, "k q p"]
     score: Float[Tensor, "b s p"]
     """Of images moved back by each shift, see `WeightedImages`."""
@@ -124,16 +122,22 @@ class StreamedPosterior(GridPosterior):
     """
 
     def __init__(
-        self, compared: Compared, balance: Callable[[Tensor], Tensor], keep: Callable[[Tensor], Int[Tensor, "b c"]]
+        self,
+        compared: Compared,
+        mirrors: Mirrors,
+        balance: Callable[[Tensor], Tensor],
+        keep: Callable[[Tensor], Int[Tensor, "b c"]],
     ):
         """Compare.
 
         Args:
+            mirrors: Of the grid whose slices are compared, all of them.
             balance: Log weights of the classes under which poses are weighed, from the evidence.
             keep: Which poses are kept of each image (`heaviest`, `drawn`), from their posterior.
         """
         num_rotations = compared.slices.shape[1]
-        columns = [_stream(slices, compared) for slices in compared.slices]
+        assert mirrors.rotation_index.numel() == num_rotations, "slices of a whole grid"
+        columns = [_stream(slices, compared, mirrors) for slices in compared.slices]
         log_mass, self.rotation_index, self.shift_index = (
             torch.stack(column, dim=1) for column in zip(*columns, strict=True)
         )
@@ -153,18 +157,18 @@ class StreamedPosterior(GridPosterior):
 
 
 def _stream(
-    slices: Float[Tensor, "q p"], compared: Compared
+    slices: Float[Tensor, "q p"], compared: Compared, mirrors: Mirrors
 ) -> tuple[Float[Tensor, "b q"], Int[Tensor, "b"], Int[Tensor, "b"]]:
     """Log likelihood of each rotation over all shifts, and the likeliest rotation and shift."""
-    mirrors, score, power = compared.mirrors, compared.score, compared.power
-    comparison = BaseComparison(slices[mirrors.rotation_index[0]], mirrors)
+    score, power = compared.score, compared.power
+    comparison = WholeGridComparison(slices[mirrors.rotation_index[0]], mirrors, matrix_dtype(slices.device))
     masses, rotations, shifts = [], [], []
     for rows in chunks(len(score), score.shape[1] * len(slices), slices.device):
-        over = comparison.over_shifts(score[rows], power[rows], compared.log_prior)
-        best = over.peak.argmax(1, keepdim=True)
-        masses.append(over.log_mass)
+        found = comparison.compare(score[rows], power[rows], compared.log_prior)
+        best = found.peak.argmax(1, keepdim=True)
+        masses.append(found.log_mass)
         rotations.append(best[:, 0])
-        shifts.append(over.best_shift(best)[:, 0])
+        shifts.append(found.best_shift(best)[:, 0])
     return torch.cat(masses), torch.cat(rotations), torch.cat(shifts)
 
 

@@ -77,17 +77,17 @@ class GridComparer:
         maps = correct_interpolation(self.lattice, maps)
         level = level_for_radius(band.radius)
         slicer, shifts = self._grid(band, level, shift_prior)
-        compared = _lay_out(images, slicer, level, shifts, maps, shift_prior)
+        compared = _lay_out(images, slicer, shifts, maps, shift_prior)
 
         def weigh(evidence: Float[Tensor, "b k"]) -> Float[Tensor, "k"]:
             return balance * _balancing_weights(evidence)
 
-        if draws is not None:
-            found: GridPosterior = StreamedPosterior(compared, weigh, partial(drawn, generator=draws))
-        elif level <= _LAST_REMEMBERED_LEVEL:
-            found = ExhaustivePosterior(compared)
+        if draws is None and level <= _LAST_REMEMBERED_LEVEL:
+            found: GridPosterior = ExhaustivePosterior(compared)
         else:
-            found = StreamedPosterior(compared, weigh, partial(heaviest, most=_MOST_POSES, mass=_POSTERIOR_MASS))
+            all_that_matter = partial(heaviest, most=_MOST_POSES, mass=_POSTERIOR_MASS)
+            keep = all_that_matter if draws is None else partial(drawn, generator=draws)
+            found = StreamedPosterior(compared, mirrors_of(band, level), weigh, keep)
         log_weight = weigh(found.log_evidence)
         return Comparison(found, compared.slices, slicer, shifts, log_weight)
 
@@ -101,14 +101,12 @@ class GridComparer:
 def _lay_out(
     images: WeightedImages,
     slicer: GridSlicer,
-    level: int,
     shifts: Float[Tensor, "s 2"],
     maps: Float[Tensor, "k n n n"],
     shift_prior: ShiftPrior,
 ) -> Compared:
     """What is compared on a grid: every slice with the images at every shift."""
     return Compared(
-        mirrors=mirrors_of(slicer.band, level),
         slices=slicer.cut(maps),
         score=shift_hartley(images.score[:, 0, None], slicer.band.frequencies, -shifts[None]),
         power=images.power[:, 0],

@@ -5,20 +5,20 @@ from dataclasses import replace
 
 import torch
 
-from cryohydra._device import chunks
+from cryohydra._device import chunks, matrix_dtype
 from cryohydra._typing import Bool, Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.fourier.mirrors import Mirrors, mirrors_of
 from cryohydra.geometry.shift_grid import shift_grid
 from cryohydra.geometry.so3_grid import child_indices, grid_rotations, num_rotations
-from cryohydra.inference.base_comparison import BaseComparison
 from cryohydra.inference.candidates import Candidates
 from cryohydra.inference.evidence import log_likelihood_over_contrast
 from cryohydra.inference.grid_error import GridError
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.pose_search.base import POSE_SEARCHES, PoseSearch, SearchState
 from cryohydra.inference.slices import SliceSource
+from cryohydra.inference.whole_grid import WholeGridComparison
 
 
 @POSE_SEARCHES.register("sliced")
@@ -139,18 +139,20 @@ class CoarseToFineSearch(PoseSearch):
         """Evidence of one class, and its heaviest rotations: which, their best shifts, likelihoods there, masses."""
         num_rotations = mirrors.rotation_index.numel()
         num_kept = min(self.plan.most_kept, num_rotations)
-        log_prior = self.plan.shifts.log_probability(shifts) - math.log(num_rotations)
-        comparison = BaseComparison(slices, mirrors)
+        log_prior = self.plan.shifts.log_probability(shifts)
+        # Where no finer grid weighs what matters anew, this is the last word.
+        dtype = matrix_dtype(slices.device) if len(self.plan.radii) > 1 else torch.float32
+        comparison = WholeGridComparison(slices, mirrors, dtype)
         found = []
         for rows in chunks(len(images), num_rotations * len(shifts), slices.device):
             some = images.rows(rows)
             seen, offset = error.weigh(some, torch.zeros(len(some), dtype=torch.long, device=slices.device))
             shifted = shift_hartley(seen.score[:, 0, None], band.frequencies, -shifts[None])
-            over = comparison.over_shifts(shifted, seen.power[:, 0], log_prior)
-            log_mass, peak = over.log_mass + offset[:, None], over.peak + offset[:, None]
+            over_shifts = comparison.compare(shifted, seen.power[:, 0], log_prior)
+            log_mass = over_shifts.log_mass + (offset - math.log(num_rotations))[:, None]
             mass, rotation = log_mass.topk(num_kept, dim=1)
-            best_shift = over.best_shift(rotation)
-            peak = peak.take_along_dim(rotation, 1) - log_prior[best_shift]
+            best_shift = over_shifts.best_shift(rotation)
+            peak = over_shifts.peak.take_along_dim(rotation, 1) + offset[:, None] - log_prior[best_shift]
             found.append((log_mass.logsumexp(1), rotation, shifts[best_shift], peak, mass))
         return tuple(torch.cat(part) for part in zip(*found, strict=True))
 
