@@ -10,7 +10,7 @@ from cryohydra.analysis.export import ExportOptions, export_run
 from cryohydra.analysis.run import Run
 from cryohydra.cli.arguments import add_outdir, subparser
 from cryohydra.cli.progress import Progress, logging_to
-from cryohydra.config.assigning import build_assignment, settings_for
+from cryohydra.config.assignment import build_assignment, settings_for
 from cryohydra.config.files import write_train_configs
 from cryohydra.errors import UserError
 from cryohydra.io.latents import Latents, read_latents
