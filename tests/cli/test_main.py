@@ -92,3 +92,15 @@ def test_missing_run_folder_is_a_sentence(tmp_path: Path, capsys: pytest.Capture
         assert main([verb, str(tmp_path / "nothing")]) == 2
         assert capsys.readouterr().err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "cryohydra", "simulate", str(tmp_path / "out"), "--demo", "tric"]
+    with subprocess.Popen(
+        [*words, "--box", "16", "--apix", "27", "--n-images", "4"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read().decode()
+    assert process.returncode == 141, said
+    assert "Traceback" not in said and "Exception" not in said

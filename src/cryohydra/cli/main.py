@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -50,10 +51,12 @@ Your own images:
 
 USER_ERROR = 2
 INTERRUPTED = 130
+UNHEARD = 141
+"""As shells say of programs that SIGPIPE ends."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; the exit code is 0, 2 for what the user can mend, 130 when stopped."""
+    """Run a command line; the exit code is 0, 2 for what the user can mend, 130 when stopped, 141 if nobody listens."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser = _parser(next((word for word in words if not word.startswith("-")), None))
     args = parser.parse_args(words)
@@ -62,8 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USER_ERROR
     try:
         code: int = args.run(args)
+        sys.stdout.flush()
     except UserError as error:
         return _fail(str(error))
+    except BrokenPipeError:
+        # `head` has seen enough; what is left would fail once more at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNHEARD
     except OSError as error:
         if error.filename is None:
             raise
