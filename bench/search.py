@@ -31,6 +31,8 @@ PUBLIC_SECONDS = 6.2
 """Per image and class: the public Hydra at 128 px with default poses, shifts and levels, on two cores."""
 NAMES = ("ribosome", "spliceosome", "tric", "large_subunit")
 BOX_ANGSTROM = 450.0
+DIFFERENT_IMAGES = 512
+"""More of them are these again."""
 
 
 def main() -> None:
@@ -77,12 +79,14 @@ def simulated(
     pixel_size = BOX_ANGSTROM / box_size
     classes = [demo_class(name, box_size, pixel_size, num_frames=1) for name in NAMES]
     imaging = Imaging(pixel_size, snr=snr, shift_std_px=2.0)
-    particles = simulate_particles(classes, imaging, num_images, torch.Generator().manual_seed(0))
+    num_different = min(num_images, DIFFERENT_IMAGES)
+    particles = simulate_particles(classes, imaging, num_different, torch.Generator().manual_seed(0))
     band = Band(box_size, min(radius, box_size // 2 - 1))
-    noise = spectrum_of_corners(particles.images.flatten(0, 1), torch.zeros(num_images, dtype=torch.long), 1)
-    variance = noise.on(band, torch.zeros(num_images, 1, dtype=torch.long))
+    noise = spectrum_of_corners(particles.images.flatten(0, 1), torch.zeros(num_different, dtype=torch.long), 1)
+    variance = noise.on(band, torch.zeros(num_different, 1, dtype=torch.long))
     ctf = contrast_transfer(particles.optics, band.frequencies)
     weighted = weigh_images(band.gather(image_to_hartley(particles.images)), ctf, variance)
+    weighted = weighted.rows(torch.arange(num_images) % num_different)
     on_device = WeightedImages(*(part.to(device) for part in (weighted.score, weighted.power, weighted.constant)))
     return [cls.middle_map for cls in classes], on_device, Band(box_size, band.radius, device)
 

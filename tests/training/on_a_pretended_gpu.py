@@ -212,7 +212,7 @@ def test_calls_and_waits_do_not_grow_with_the_images(
     """In a step of each stage, whose images are one piece: no loop over them, nothing asked for each of them."""
     monkeypatch.setattr(build, "default_device", lambda: gpu.device)
     # As much at a time as on a GPU.
-    monkeypatch.setitem(_device._NUMBERS, gpu.device.type, _device._NUMBERS["cuda"])
+    monkeypatch.setattr(_device, "_numbers_at_a_time", lambda device: 2**27)
 
     def steps(num_images: int) -> Iterator[tuple[str, int, int]]:
         trainer, _ = prepare(tmp_path / "run", epochs_sgd=1, n_imgs_pose_search=1, log_heavy_interval=0)

@@ -172,7 +172,7 @@ def _stages(run: Run, settings: Settings, state: TrainingState) -> list[Stage]:
         plan,
         radius=radius,
         num_images=len(state),
-        batch_size=search_batch(settings, len(state)),
+        batch_size=search_batch(settings, state),
         spread=_spread(run) if run.z_dim and run.has_fitted_fields and not settings.use_conf_encoder else None,
     )
     # Rigid fields are their maps: nothing is left to be found in them.

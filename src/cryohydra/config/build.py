@@ -49,7 +49,7 @@ _STEPS_OF_SEEDS = 20
 """Of ab initio where every class has a map to start from: only the maps' scale and the images' shifts are found."""
 _LARGEST_BATCH = 300
 """Images compared with everything at once in ab initio: memory grows with them and with the classes."""
-_SEARCH_BATCH = 512
+_SEARCH_BATCH, _SEARCH_BATCH_ON_GPU = 512, 4096
 """Images at a time, at least, in the search; what it holds of their scores is bounded besides."""
 _LARGEST_SHIFT = 0.16
 """As a fraction of the box: what the default of 20 pixels is in a box of 128."""
@@ -222,7 +222,7 @@ def build_search(
         last_radius=min(settings.l_end, widest_radius(settings, box_size)),
         num_kept=settings.n_kept_poses,
         max_images=bound,
-        batch_size=search_batch(settings, len(state)),
+        batch_size=search_batch(settings, state),
         newcomers=newcomers,
         most_trials=most_trials,
         follows_density=follows_density,
@@ -230,9 +230,10 @@ def build_search(
     )
 
 
-def search_batch(settings: Settings, num_images: int) -> int:
+def search_batch(settings: Settings, state: TrainingState) -> int:
     """Images at a time of a search."""
-    return min(max(settings.batch_size_hps, _SEARCH_BATCH), num_images)
+    usual = _SEARCH_BATCH_ON_GPU if state.device.type == "cuda" else _SEARCH_BATCH
+    return min(max(settings.batch_size_hps, usual), len(state))
 
 
 def _known_poses(settings: Settings, state: TrainingState) -> KnownPoses:

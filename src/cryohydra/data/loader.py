@@ -36,6 +36,8 @@ class PreparedImages:
         self.pixel_size_angstrom = source.pixel_size_angstrom
         self.band = band
         self._source, self._normalisation = source, normalisation
+        # A few numbers for each image: asked for batch by batch they would travel again and again.
+        self._optics = source.optics(torch.arange(len(source))).to(band.device)
         self._window = None if window_radius is None else soft_window(source.box_size, window_radius).to(band.device)
 
     def __len__(self) -> int:
@@ -48,8 +50,8 @@ class PreparedImages:
         return image_to_hartley(images if self._window is None else images * self._window)
 
     def optics(self, index: Int[Tensor, "b"]) -> Optics:
-        """Optics of the images."""
-        return self._source.optics(index)
+        """Optics of the images, on the device of the band."""
+        return self._optics[index.to(self.band.device)]
 
 
 def soft_window(box_size: int, radius: float) -> Float[Tensor, "d d"]:

@@ -1,7 +1,7 @@
 """The frequencies that are compared: a disc of Fourier pixels around zero."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 
@@ -27,11 +27,7 @@ class Band:
     @cached_property
     def points(self) -> Int[Tensor, "p 2"]:
         """Fourier pixels, (x, y)."""
-        axis = torch.arange(-self.radius, self.radius + 1, device=self.device)
-        y, x = torch.meshgrid(axis, axis, indexing="ij")
-        grid = torch.stack([x.flatten(), y.flatten()], dim=-1)
-        square = grid.square().sum(-1)
-        return grid[(square > 0) & (square <= self.radius**2)]
+        return _points(self.radius, self.device)
 
     @cached_property
     def frequencies(self) -> Float[Tensor, "p 2"]:
@@ -41,7 +37,11 @@ class Band:
     @cached_property
     def shells(self) -> Int[Tensor, "p"]:
         """Each point's distance from zero, in Fourier pixels, rounded."""
-        return self.points.float().norm(dim=-1).round().long()
+        return _shells(self.radius, self.device)
+
+    def shell_sizes(self, num_shells: int) -> Int[Tensor, "r"]:
+        """Number of points in each of the first shells."""
+        return _shell_sizes(self.radius, num_shells, self.device)
 
     @cached_property
     def _flat_index(self) -> Int[Tensor, "p"]:
@@ -64,7 +64,32 @@ class Band:
 
     def within(self, radius: int) -> Int[Tensor, "n"]:
         """Positions of the points that also lie in the smaller band of `radius`, in its order."""
-        return torch.nonzero(self.points.square().sum(-1) <= radius**2).squeeze(-1)
+        return _within(self.radius, radius, self.device)
+
+
+# Found once: a device that finds them anew for each band keeps its processor waiting.
+@lru_cache(maxsize=64)
+def _points(radius: int, device: torch.device | str) -> Int[Tensor, "p 2"]:
+    axis = torch.arange(-radius, radius + 1, device=device)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    grid = torch.stack([x.flatten(), y.flatten()], dim=-1)
+    square = grid.square().sum(-1)
+    return grid[(square > 0) & (square <= radius**2)]
+
+
+@lru_cache(maxsize=64)
+def _within(radius: int, smaller: int, device: torch.device | str) -> Int[Tensor, "n"]:
+    return torch.nonzero(_points(radius, device).square().sum(-1) <= smaller**2).squeeze(-1)
+
+
+@lru_cache(maxsize=64)
+def _shells(radius: int, device: torch.device | str) -> Int[Tensor, "p"]:
+    return _points(radius, device).float().norm(dim=-1).round().long()
+
+
+@lru_cache(maxsize=64)
+def _shell_sizes(radius: int, num_shells: int, device: torch.device | str) -> Int[Tensor, "r"]:
+    return torch.bincount(_shells(radius, device), minlength=num_shells)
 
 
 def largest_radius(box_size: int) -> int:

@@ -48,6 +48,7 @@ def grid_rotations(level: int, index: Int[Tensor, "*batch"]) -> Float[Tensor, "*
     return euler_to_matrix(torch.stack([polar_azimuth[..., 1], polar_azimuth[..., 0], psi], dim=-1))
 
 
+@functools.cache
 def all_rotations(level: int, device: torch.device | str = "cpu") -> Float[Tensor, "q 3 3"]:
     """All rotations of a level."""
     return grid_rotations(level, torch.arange(num_rotations(level), device=device))

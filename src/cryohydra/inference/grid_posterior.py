@@ -15,6 +15,7 @@ from cryohydra._device import chunks, matrix_dtype
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.mirrors import Mirrors
 from cryohydra.inference.evidence import exponentiate_
+from cryohydra.inference.pairs import ImagesOfClasses
 from cryohydra.inference.whole_grid import WholeGridComparison
 
 
@@ -137,10 +138,7 @@ class StreamedPosterior(GridPosterior):
         """
         num_rotations = compared.slices.shape[1]
         assert mirrors.rotation_index.numel() == num_rotations, "slices of a whole grid"
-        columns = [_stream(slices, compared, mirrors) for slices in compared.slices]
-        log_mass, self.rotation_index, self.shift_index = (
-            torch.stack(column, dim=1) for column in zip(*columns, strict=True)
-        )
+        log_mass, self.rotation_index, self.shift_index = _stream(compared, mirrors)
         self.log_evidence = log_mass.logsumexp(2)
         weighed = (log_mass + balance(self.log_evidence)[:, None]).flatten(1)
         index = keep(torch.softmax(weighed, dim=1))
@@ -157,19 +155,22 @@ class StreamedPosterior(GridPosterior):
 
 
 def _stream(
-    slices: Float[Tensor, "q p"], compared: Compared, mirrors: Mirrors
-) -> tuple[Float[Tensor, "b q"], Int[Tensor, "b"], Int[Tensor, "b"]]:
+    compared: Compared, mirrors: Mirrors
+) -> tuple[Float[Tensor, "b k q"], Int[Tensor, "b k"], Int[Tensor, "b k"]]:
     """Log likelihood of each rotation over all shifts, and the likeliest rotation and shift."""
-    score, power = compared.score, compared.power
-    comparison = WholeGridComparison(slices[mirrors.rotation_index[0]], mirrors, matrix_dtype(slices.device))
-    masses, rotations, shifts = [], [], []
-    for rows in chunks(len(score), score.shape[1] * len(slices), slices.device):
-        found = comparison.compare(score[rows], power[rows], compared.log_prior)
-        best = found.peak.argmax(1, keepdim=True)
-        masses.append(found.log_mass)
-        rotations.append(best[:, 0])
-        shifts.append(found.best_shift(best)[:, 0])
-    return torch.cat(masses), torch.cat(rotations), torch.cat(shifts)
+    slices, score, power = compared.slices, compared.score, compared.power
+    device, pairs = slices.device, ImagesOfClasses.all(len(score), len(slices), slices.device)
+    comparison = WholeGridComparison(slices[:, mirrors.rotation_index[0]], mirrors, matrix_dtype(device))
+    found = []
+    for rows in chunks(len(pairs), comparison.numbers_per_pair(score.shape[1]), device):
+        image = pairs.image[rows]
+        over_shifts = comparison.compare(score[image], power[image], compared.log_prior, pairs.runs.within(rows))
+        best = over_shifts.peak.argmax(1, keepdim=True)
+        found.append((over_shifts.log_mass, best[:, 0], over_shifts.best_shift(best)[:, 0]))
+    log_mass, rotation, shift = (
+        torch.cat(column).unflatten(0, (len(slices), -1)).movedim(0, 1) for column in zip(*found, strict=True)
+    )
+    return log_mass, rotation, shift
 
 
 class PrunedPosterior(GridPosterior):

@@ -38,7 +38,8 @@ class ShiftPrior:
 
     def square_distance(self, shift_px: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch"]:
         """Of shifts from the centre, in square pixels."""
-        return (shift_px - shift_px.new_tensor(self.centre_px)).square().sum(-1)
+        (x, y), (centre_x, centre_y) = shift_px.unbind(-1), self.centre_px
+        return (x - centre_x).square() + (y - centre_y).square()
 
     def log_density(self, shift_px: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch"]:
         """Log of the density of shifts over that at the centre."""

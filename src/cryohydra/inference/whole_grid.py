@@ -1,67 +1,84 @@
 """Images beside a whole grid of rotations and shifts: eq. 2 as products of matrices."""
 
+from collections.abc import Callable
+
 import torch
 
+from cryohydra._device import is_fused
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.mirrors import Mirrors, mirror_
 from cryohydra.inference.evidence import exponentiate_
+from cryohydra.inference.pairs import ClassRuns
 
 
 class SummedOverShifts:
-    """Some images beside every rotation of a grid, shifts summed out."""
+    """Pairs of an image and a class at every rotation of a grid, shifts summed out."""
 
-    log_mass: Float[Tensor, "b q"]
+    log_mass: Float[Tensor, "n q"]
     """Log likelihood ratio to noise alone, summed over the shifts by their prior; contrast is taken as one."""
-    peak: Float[Tensor, "b q"]
+    peak: Float[Tensor, "n q"]
     """That of the likeliest shift, its prior included."""
 
-    def __init__(self, log_likelihood: Float[Tensor, "4 b s c"], of_rotation: Float[Tensor, "4 b c"], mirrors: Mirrors):
-        """Sum.
+    def __init__(
+        self,
+        mirrors: Mirrors,
+        peak: Float[Tensor, "4 n c"],
+        log_mass: Float[Tensor, "4 n c"],
+        shift_at: Callable[[Tensor, Tensor, Tensor], Tensor],
+    ):
+        """Bring them into the grid's order.
 
         Args:
-            log_likelihood: With the prior of shifts, in the order of `Mirrors.rotation_index`; what it holds is lost.
-            of_rotation: What is added at all shifts.
+            peak: In the order of `Mirrors.rotation_index`.
+            log_mass: The same.
+            shift_at: The likeliest shift by such an index.
         """
-        self._mirrors = mirrors
-        highest = log_likelihood.amax(2)
-        relative = exponentiate_(log_likelihood.transpose(2, 3), highest)
-        peak = highest + of_rotation
-        self.peak = mirrors.to_grid_order(peak)
-        self.log_mass = mirrors.to_grid_order(peak + relative.sum(3).log())
-        self._relative = relative
+        self._mirrors, self._shift_at = mirrors, shift_at
+        self.peak, self.log_mass = mirrors.to_grid_order(peak), mirrors.to_grid_order(log_mass)
 
-    def best_shift(self, rotation_index: Int[Tensor, "b n"]) -> Int[Tensor, "b n"]:
-        """The likeliest shift of each image at some rotations."""
+    def best_shift(self, rotation_index: Int[Tensor, "n m"]) -> Int[Tensor, "n m"]:
+        """The likeliest shift of each pair at some rotations."""
         row, column = self._mirrors.place(rotation_index)
-        image = torch.arange(len(rotation_index), device=rotation_index.device)[:, None]
-        return self._relative[row, image, column].argmax(-1)
+        pair = torch.arange(len(rotation_index), device=rotation_index.device)[:, None]
+        return self._shift_at(row, pair, column)
 
 
 class WholeGridComparison:
-    """The slices of one class on a whole grid, ready to be compared with images."""
+    """The slices of K classes on a whole grid, ready to be compared with images."""
 
-    def __init__(self, slices: Float[Tensor, "c p"], mirrors: Mirrors, dtype: torch.dtype):
+    def __init__(self, slices: Float[Tensor, "k c p"], mirrors: Mirrors, dtype: torch.dtype):
         """Split them.
 
         Args:
             slices: Of the first of each four rotations in `Mirrors.rotation_index`; the others mirror them.
             dtype: In which images and slices are multiplied.
         """
-        self._mirrors = mirrors
+        self._mirrors, self._is_fused = mirrors, is_fused(slices.device, dtype)
         parts = mirrors.split(slices)
         # The prior of shifts rides along as one more point, where every slice is one: even in both, so with those.
         one = torch.zeros_like(parts[..., :1])
         one[0] = 1
-        self._factor = torch.cat([parts, one], dim=2).to(dtype).transpose(1, 2)
-        self._half_square = 0.5 * mirrors.split(slices.square()).transpose(1, 2)
+        self._factor = torch.cat([parts, one], dim=3).to(dtype).movedim(1, 0)
+        self._half_square = 0.5 * mirrors.split(slices.square()).movedim(1, 0).transpose(2, 3)
+
+    def numbers_per_pair(self, num_shifts: int) -> int:
+        """How many numbers are worked on at a time for an image and a class."""
+        num_points = self._factor.shape[3] if self._is_fused else 0
+        # An image at every shift, split, is what the fused comparison keeps beside its results.
+        return max(self._factor.shape[2] * 4 * (4 if self._is_fused else num_shifts), 24 * num_points * num_shifts)
 
     def compare(
-        self, score: Float[Tensor, "b s p"], power: Float[Tensor, "b p"], log_prior: Float[Tensor, "s"]
+        self,
+        score: Float[Tensor, "n s p"],
+        power: Float[Tensor, "n p"],
+        log_prior: Float[Tensor, "s"],
+        runs: ClassRuns,
     ) -> SummedOverShifts:
-        """Compare images, see `WeightedImages`, moved back by each shift.
+        """Compare images, see `WeightedImages`, moved back by each shift, with one class each.
 
         Args:
             log_prior: Of each shift.
+            runs: Which images are compared with which class.
         """
         parts = self._mirrors.split(score)
         # Small numbers stay what they are in few digits; what all shifts share is added in all digits.
@@ -69,6 +86,30 @@ class WholeGridComparison:
         prior = torch.zeros_like(parts[..., :1])
         prior[0] = (log_prior - shared)[:, None]
         images = torch.cat([parts, prior], dim=3).to(self._factor.dtype)
-        log_likelihood = mirror_((images.flatten(1, 2) @ self._factor).float()).unflatten(1, images.shape[1:3])
-        of_rotation = shared - mirror_(self._mirrors.split(power) @ self._half_square)
-        return SummedOverShifts(log_likelihood, of_rotation, self._mirrors)
+        of_rotation = shared - self._of_rotation(power, runs)
+        if self._is_fused:
+            from cryohydra.inference.fused import sum_over_shifts
+
+            peak, log_mass, best = sum_over_shifts(images, self._factor, of_rotation, runs)
+            return SummedOverShifts(self._mirrors, peak, log_mass, lambda *at: best[at].long())
+        relative, peaks = [], []
+        for factor, own in zip(self._factor, runs.of_class, strict=True):
+            if own.start == own.stop:
+                continue
+            product = mirror_((images[:, own].flatten(1, 2) @ factor.transpose(1, 2)).float())
+            log_likelihood = product.unflatten(1, (-1, len(log_prior))).transpose(2, 3)
+            highest = log_likelihood.amax(3)
+            relative.append(exponentiate_(log_likelihood, highest))
+            peaks.append(highest)
+        peak = torch.cat(peaks, dim=1) + of_rotation
+        everywhere = torch.cat(relative, dim=1) if len(relative) > 1 else relative[0]
+        log_mass = peak + everywhere.sum(3).log()
+        return SummedOverShifts(self._mirrors, peak, log_mass, lambda *at: everywhere[at].argmax(-1))
+
+    def _of_rotation(self, power: Float[Tensor, "n p"], runs: ClassRuns) -> Float[Tensor, "4 n c"]:
+        """Half of <power, slice^2>, which all shifts share."""
+        parts = self._mirrors.split(power)
+        products = [
+            parts[:, own] @ half_square for half_square, own in zip(self._half_square, runs.of_class, strict=True)
+        ]
+        return mirror_(torch.cat(products, dim=1))

@@ -28,8 +28,7 @@ class NoiseSpectrum:
 def shell_means(values: Float[Tensor, "n p"], band: Band, num_shells: int) -> Float[Tensor, "n r"]:
     """Mean over each shell of a band; shells outside the band hold nan."""
     total = values.new_zeros(len(values), num_shells).index_add_(1, band.shells, values)
-    count = torch.bincount(band.shells, minlength=num_shells)
-    return total / count
+    return total / band.shell_sizes(num_shells)
 
 
 def spectrum_of_corners(

@@ -50,6 +50,7 @@ class Ground:
     distance: Float[Tensor, "n n n"]
     """Of the lattice's points from zero frequency, in Fourier pixels."""
     shells: Int[Tensor, "n n n"]
+    shell_sizes: Int[Tensor, "r"]
 
     @classmethod
     def of(cls, state: TrainingState, radius: int) -> "Ground":
@@ -58,7 +59,8 @@ class Ground:
         distance = lattice.distance(state.device)
         shells = distance.round().long().clamp(max=radius + 1)
         mask = particle_mask(lattice, state.device)
-        return cls(GridComparer(lattice), state.band(radius), mask, distance, shells)
+        sizes = torch.bincount(shells.flatten(), minlength=radius + 2)
+        return cls(GridComparer(lattice), state.band(radius), mask, distance, shells, sizes)
 
     @property
     def lattice(self) -> Lattice:
@@ -203,7 +205,7 @@ class Ascent:
         """Step along the residual, divided by what has been seen of each frequency and its shell."""
         shells, lattice = self.ground.shells, self.ground.lattice
         self.seen = torch.lerp(denominator, self.seen, 0.9 if self.step_count else 0.0)
-        count = torch.bincount(shells.flatten(), minlength=lattice.radius + 2)
+        count = self.ground.shell_sizes
         total = self.maps.new_zeros(len(self.maps), len(count)).index_add_(1, shells.flatten(), self.seen.flatten(1))
         precision = self.seen + (total / count)[:, shells] + 1e-6 * self.seen.max()
         in_band = self.ground.distance <= radius

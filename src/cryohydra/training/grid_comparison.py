@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 
@@ -79,6 +79,7 @@ class GridComparer:
         slicer, shifts = self._grid(band, level, shift_prior)
         compared = _lay_out(images, slicer, shifts, maps, shift_prior)
 
+        @cache
         def weigh(evidence: Float[Tensor, "b k"]) -> Float[Tensor, "k"]:
             return balance * _balancing_weights(evidence)
 

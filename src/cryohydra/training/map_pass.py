@@ -223,7 +223,7 @@ class MapPass:
             contrast.square() * power - 2 * contrast * score
         )
         means = shell_means(left.flatten(0, 1), self.compared, self._residual.shape[1])
-        group = state.images.optics(index).group.to(state.device).flatten()
+        group = state.images.optics(index).group.flatten()
         self._residual.index_add_(0, group, torch.nan_to_num(means))
         self._num_residuals.index_add_(0, group, torch.ones_like(group, dtype=torch.float32))
 

@@ -132,15 +132,17 @@ class TrainingState:
 
     def noise_variance(self, index: Int[Tensor, "b"], band: Band) -> Float[Tensor, "b t p"]:
         """The noise of images in a band."""
-        return self.noise.on(band, self.images.optics(index).group.to(self.device))
+        return self.noise.on(band, self.images.optics(index).group)
 
     def ctf(self, index: Int[Tensor, "b"], band: Band) -> Float[Tensor, "b t p"]:
         """The CTF of images in a band."""
-        return contrast_transfer(self.images.optics(index).to(self.device), band.frequencies)
+        return contrast_transfer(self.images.optics(index), band.frequencies)
 
     def weighted(self, index: Int[Tensor, "b"], band: Band) -> WeightedImages:
         """Images with CTF and noise folded in, shifts that are known undone."""
-        images = weigh_images(self.observed(index, band), self.ctf(index, band), self.noise_variance(index, band))
+        optics = self.images.optics(index)
+        ctf, noise = contrast_transfer(optics, band.frequencies), self.noise.on(band, optics.group)
+        images = weigh_images(self.observed(index, band), ctf, noise)
         back = -self.known_shift_px[index].to(self.device)[:, None]
         return WeightedImages(shift_hartley(images.score, band.frequencies, back), images.power, images.constant)
 

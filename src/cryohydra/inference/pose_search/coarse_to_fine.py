@@ -1,6 +1,7 @@
 """Exhaustive on a coarse grid, then only the children of what carries the posterior."""
 
 import math
+import weakref
 from dataclasses import replace
 
 import torch
@@ -16,7 +17,8 @@ from cryohydra.inference.candidates import Candidates
 from cryohydra.inference.evidence import log_likelihood_over_contrast
 from cryohydra.inference.grid_error import GridError
 from cryohydra.inference.images import WeightedImages
-from cryohydra.inference.pose_search.base import POSE_SEARCHES, PoseSearch, SearchState
+from cryohydra.inference.pairs import ImagesOfClasses
+from cryohydra.inference.pose_search.base import POSE_SEARCHES, PoseSearch, SearchPlan, SearchState
 from cryohydra.inference.slices import SliceSource
 from cryohydra.inference.whole_grid import WholeGridComparison
 
@@ -29,6 +31,11 @@ class CoarseToFineSearch(PoseSearch):
     its grid resolves: where the signal is weak, even what is half resolved tells most poses apart. What is not carried
     on keeps its share of the posterior.
     """
+
+    def __init__(self, plan: SearchPlan):
+        super().__init__(plan)
+        self._errors = weakref.WeakKeyDictionary[SliceSource, dict[int, GridError]]()
+        """Of the grids of each level, for as long as there are the slices."""
 
     def begin(
         self,
@@ -47,17 +54,13 @@ class CoarseToFineSearch(PoseSearch):
         error = self._grid_error(slices, compared, depth=0)
         on_grid = slices.on_grid(compared, rotations) * error.kept[:, None]
         narrow = images.at(band.within(compared.radius))
-        of_classes = []
-        for k, cut in enumerate(on_grid):
-            if is_asked is None:
-                of_classes.append(self._compare_grid(cut, error.of_class(k), narrow, compared, mirrors, shifts))
-                continue
-            some = torch.nonzero(is_asked[:, k])[:, 0]
-            found = self._compare_grid(cut, error.of_class(k), narrow.rows(some), compared, mirrors, shifts)
-            of_classes.append(_spread(found, some, len(images)))
-        evidences, *columns = zip(*of_classes, strict=True)
-        log_evidence = torch.stack(evidences, dim=1)
-        rotation_index, shift_px, peak, log_mass = (torch.cat(column, dim=1) for column in columns)
+        if is_asked is None:
+            pairs = ImagesOfClasses.all(len(images), slices.num_classes, device)
+        else:
+            pairs = ImagesOfClasses.asked(is_asked)
+        found = self._compare_grid(on_grid, error, narrow, pairs, compared, mirrors, shifts)
+        log_evidence, *columns = _by_image(found, pairs, len(images))
+        rotation_index, shift_px, peak, log_mass = (column.flatten(1, 2) for column in columns)
         num_kept = rotation_index.shape[1] // slices.num_classes
         class_index = torch.arange(slices.num_classes, device=device).repeat_interleave(num_kept).expand_as(peak)
         candidates = Candidates(
@@ -117,8 +120,11 @@ class CoarseToFineSearch(PoseSearch):
         return replace(state, depth=depth + 1, rotation_index=children, candidates=candidates)
 
     def _grid_error(self, slices: SliceSource, band: Band, depth: int) -> GridError:
-        step_px = self.plan.shift_step_px / 2**depth if self.plan.shifts.extent_px else 0.0
-        return GridError.of_grid(slices, band, self.plan.base_level + depth, step_px)
+        known = self._errors.setdefault(slices, {})
+        if depth not in known:
+            step_px = self.plan.shift_step_px / 2**depth if self.plan.shifts.extent_px else 0.0
+            known[depth] = GridError.of_grid(slices, band, self.plan.base_level + depth, step_px)
+        return known[depth]
 
     def _log_cell_prior(self, level: int) -> float:
         """Log of the prior probability of one rotation of a level and, where shifts lie densest, one shift."""
@@ -129,26 +135,26 @@ class CoarseToFineSearch(PoseSearch):
 
     def _compare_grid(
         self,
-        slices: Float[Tensor, "c p"],
+        slices: Float[Tensor, "k c p"],
         error: GridError,
         images: WeightedImages,
+        pairs: ImagesOfClasses,
         band: Band,
         mirrors: Mirrors,
         shifts: Float[Tensor, "s 2"],
     ) -> tuple[Tensor, ...]:
-        """Evidence of one class, and its heaviest rotations: which, their best shifts, likelihoods there, masses."""
+        """Evidence of each pair, and its heaviest rotations: which, their best shifts, likelihoods there, masses."""
         num_rotations = mirrors.rotation_index.numel()
         num_kept = min(self.plan.most_kept, num_rotations)
         log_prior = self.plan.shifts.log_probability(shifts)
         # Where no finer grid weighs what matters anew, this is the last word.
         dtype = matrix_dtype(slices.device) if len(self.plan.radii) > 1 else torch.float32
         comparison = WholeGridComparison(slices, mirrors, dtype)
-        found = []
-        for rows in chunks(len(images), num_rotations * len(shifts), slices.device):
-            some = images.rows(rows)
-            seen, offset = error.weigh(some, torch.zeros(len(some), dtype=torch.long, device=slices.device))
+        class_index, found = pairs.runs.class_index(slices.device), []
+        for rows in chunks(len(pairs), comparison.numbers_per_pair(len(shifts)), slices.device):
+            seen, offset = error.weigh(images.rows(pairs.image[rows]), class_index[rows])
             shifted = shift_hartley(seen.score[:, 0, None], band.frequencies, -shifts[None])
-            over_shifts = comparison.compare(shifted, seen.power[:, 0], log_prior)
+            over_shifts = comparison.compare(shifted, seen.power[:, 0], log_prior, pairs.runs.within(rows))
             log_mass = over_shifts.log_mass + (offset - math.log(num_rotations))[:, None]
             mass, rotation = log_mass.topk(num_kept, dim=1)
             best_shift = over_shifts.best_shift(rotation)
@@ -210,12 +216,14 @@ class CoarseToFineSearch(PoseSearch):
         return shift_px[:, None] + offsets[best], peak, log_mass.logsumexp(1)
 
 
-def _spread(found: tuple[Tensor, ...], rows: Int[Tensor, "m"], num_rows: int) -> tuple[Tensor, ...]:
-    """What was found for some images among all: to the others a class is impossible."""
-    parts = []
+def _by_image(found: tuple[Tensor, ...], pairs: ImagesOfClasses, num_images: int) -> tuple[Tensor, ...]:
+    """What was found for pairs, by image and class; a class that an image is not compared with is impossible."""
+    num_classes, parts = len(pairs.runs.counts), []
+    at = pairs.image * num_classes + pairs.runs.class_index(pairs.image.device)
     for part in found:
         nothing = -torch.inf if part.is_floating_point() else 0
-        parts.append(part.new_full((num_rows, *part.shape[1:]), nothing).index_copy_(0, rows, part))
+        whole = part.new_full((num_images * num_classes, *part.shape[1:]), nothing).index_copy_(0, at, part)
+        parts.append(whole.unflatten(0, (num_images, num_classes)))
     return tuple(parts)
 
 
