@@ -103,6 +103,32 @@ def test_sums_are_the_posteriors_own(
     torch.testing.assert_close(found.mass_of_shifts(share), posterior.sum((0, 1, 3)) / share.sum())
 
 
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_rotations_that_are_weighed_count_so_in_sums_and_not_in_the_evidence(
+    inputs: Inputs, is_streamed: bool, generator: torch.Generator
+) -> None:
+    log_weight = torch.randn(NUM_CLASSES, NUM_ROTATIONS, generator=generator)
+    expected = _log_likelihood(inputs)
+
+    def weigh(posterior: torch.Tensor, evidence: torch.Tensor) -> torch.Tensor:
+        torch.testing.assert_close(posterior, expected.flatten(2).softmax(2).unflatten(2, (NUM_SHIFTS, -1)).sum(2))
+        torch.testing.assert_close(evidence, expected.flatten(2).logsumexp(2))
+        return log_weight
+
+    if is_streamed:
+        keep = partial(heaviest, most=1000, mass=1.0)
+        found: GridPosterior = StreamedPosterior(Compared(*inputs), mirrors_of(BAND, LEVEL), _evenly, keep, weigh)
+    else:
+        found = ExhaustivePosterior(Compared(*inputs), weigh)
+    torch.testing.assert_close(found.log_evidence, expected.flatten(2).logsumexp(2))
+    share = torch.rand(NUM_IMAGES, NUM_CLASSES, generator=generator)
+    weighed = (expected + log_weight[:, None]).flatten(2).softmax(2).unflatten(2, (NUM_SHIFTS, -1))
+    _, score, power, _ = inputs
+    numerator, denominator = found.sums(share)
+    torch.testing.assert_close(numerator, torch.einsum("bk,bksq,bsp->kqp", share, weighed, score))
+    torch.testing.assert_close(denominator, torch.einsum("bk,bksq,bp->kqp", share, weighed, power))
+
+
 def test_what_is_pruned_has_none_of_the_posterior(inputs: Inputs) -> None:
     posterior = _log_likelihood(inputs).logsumexp(2).flatten(1)
     heaviest = posterior.topk(6, dim=1).indices

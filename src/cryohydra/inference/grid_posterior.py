@@ -31,6 +31,11 @@ class Compared:
     """Of each shift; its exponentials sum to one."""
 
 
+RotationWeights = Callable[[Tensor, Tensor], Tensor]
+"""Log weights of the rotations of each class, from their posterior in each image and class and from the evidence. They
+count in what slices gather; evidence stays what it is."""
+
+
 class GridPosterior(ABC):
     """How likely the poses of a grid are for each image, in each class; contrast is taken as one."""
 
@@ -53,7 +58,7 @@ class GridPosterior(ABC):
 class ExhaustivePosterior(GridPosterior):
     """Over all rotations of a grid."""
 
-    def __init__(self, compared: Compared):
+    def __init__(self, compared: Compared, weigh_rotations: RotationWeights | None = None):
         """Compare."""
         slices, score, power, log_prior = compared.slices, compared.score, compared.power, compared.log_prior
         self._score, self._power = score, power
@@ -73,6 +78,11 @@ class ExhaustivePosterior(GridPosterior):
         best = torch.stack(bests, dim=1)
         self.rotation_index = best % num_rotations
         self.shift_index = torch.div(best, num_rotations, rounding_mode="floor")
+        if weigh_rotations is not None:
+            of_rotation = torch.stack([relative.sum(1) for relative in self._relative], dim=1)
+            weight = weigh_rotations(of_rotation / self._total[:, :, None], self.log_evidence).exp()
+            self._relative = [relative * one for relative, one in zip(self._relative, weight, strict=True)]
+            self._total = torch.einsum("bkq,kq->bk", of_rotation, weight)
 
     def sums(self, share: Float[Tensor, "b k"]) -> tuple[Float[Tensor, "k q p"], Float[Tensor, "k q p"]]:
         """What each slice gathers."""
@@ -128,6 +138,7 @@ class StreamedPosterior(GridPosterior):
         mirrors: Mirrors,
         balance: Callable[[Tensor], Tensor],
         keep: Callable[[Tensor], Int[Tensor, "b c"]],
+        weigh_rotations: RotationWeights | None = None,
     ):
         """Compare.
 
@@ -140,10 +151,14 @@ class StreamedPosterior(GridPosterior):
         assert mirrors.rotation_index.numel() == num_rotations, "slices of a whole grid"
         log_mass, self.rotation_index, self.shift_index = _stream(compared, mirrors)
         self.log_evidence = log_mass.logsumexp(2)
+        log_weight = None
+        if weigh_rotations is not None:
+            log_weight = weigh_rotations(torch.softmax(log_mass, dim=2), self.log_evidence)
+            log_mass = log_mass + log_weight
         weighed = (log_mass + balance(self.log_evidence)[:, None]).flatten(1)
         index = keep(torch.softmax(weighed, dim=1))
         class_index = torch.div(index, num_rotations, rounding_mode="floor")
-        self._kept = PrunedPosterior(compared, class_index, index % num_rotations)
+        self._kept = PrunedPosterior(compared, class_index, index % num_rotations, log_weight)
 
     def sums(self, share: Float[Tensor, "b k"]) -> tuple[Float[Tensor, "k q p"], Float[Tensor, "k q p"]]:
         """What each slice gathers."""
@@ -181,12 +196,14 @@ class PrunedPosterior(GridPosterior):
         compared: Compared,
         class_index: Int[Tensor, "b c"],
         rotation_index: Int[Tensor, "b c"],
+        log_weight: Float[Tensor, "k q"] | None = None,
     ):
         """Compare.
 
         Args:
             class_index: Of what each image is compared with.
             rotation_index: The same; none twice in a class.
+            log_weight: Of rotations, see `RotationWeights`; None for all alike.
         """
         slices, score, power, log_prior = compared.slices, compared.score, compared.power, compared.log_prior
         self._score, self._power, self._class, self._shape = score, power, class_index, slices.shape
@@ -211,6 +228,9 @@ class PrunedPosterior(GridPosterior):
         self._relative = exponentiate_(log_likelihood.flatten(1), peak).view_as(log_likelihood)
         self._total = torch.zeros_like(of_class).scatter_add_(1, class_index, self._relative.sum(1))
         self.log_evidence = peak[:, None] + self._total.clamp(min=_NOTHING).log()
+        if log_weight is not None:
+            self._relative = self._relative * log_weight.flatten()[self._slice].exp()[:, None]
+            self._total = torch.zeros_like(of_class).scatter_add_(1, class_index, self._relative.sum(1))
 
     def sums(self, share: Float[Tensor, "b k"]) -> tuple[Float[Tensor, "k q p"], Float[Tensor, "k q p"]]:
         """What each slice gathers."""

@@ -125,7 +125,9 @@ class Ascent:
         images = WeightedImages(whole.score * trust, whole.power * trust, whole.constant)
         balance = self.plan.balance(self.step_count)
         draws = state.generator if self.plan.draws(self.step_count) else None
-        comparison = self.ground.comparer.compare(self.maps, images, band, self.shift_prior, balance, draws)
+        comparison = self.ground.comparer.compare(
+            self.maps, images, band, self.shift_prior, balance, draws, looks_evenly=True
+        )
         found, slices = comparison.found, comparison.slices
         prior = 0.0 if log_prior is None else log_prior
         share = torch.softmax(found.log_evidence + comparison.log_weight + prior, dim=1)

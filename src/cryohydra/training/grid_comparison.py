@@ -12,6 +12,7 @@ from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.fourier.lattice import GridSlicer, Lattice, correct_interpolation
 from cryohydra.fourier.mirrors import mirrors_of
 from cryohydra.geometry.so3_grid import all_rotations
+from cryohydra.inference.even_views import log_weight_of_views
 from cryohydra.inference.grid_posterior import (
     Compared,
     ExhaustivePosterior,
@@ -65,6 +66,7 @@ class GridComparer:
         shift_prior: ShiftPrior,
         balance: float,
         draws: torch.Generator | None = None,
+        looks_evenly: bool = False,
     ) -> Comparison:
         """Compare with all poses of the grid that fits the band.
 
@@ -73,6 +75,7 @@ class GridComparer:
             balance: How much maps are pulled towards equal shares, from 0 to 1.
             draws: Draws the one pose that slices gather of each image, on the CPU; None if they gather of all poses
                 that matter.
+            looks_evenly: Whether what slices gather is weighed so that each map is looked at from all sides alike.
         """
         maps = correct_interpolation(self.lattice, maps)
         level = level_for_radius(band.radius)
@@ -83,12 +86,16 @@ class GridComparer:
         def weigh(evidence: Float[Tensor, "b k"]) -> Float[Tensor, "k"]:
             return balance * _balancing_weights(evidence)
 
+        def look_evenly(posterior: Float[Tensor, "b k q"], evidence: Float[Tensor, "b k"]) -> Float[Tensor, "k q"]:
+            return log_weight_of_views(posterior, torch.softmax(evidence + weigh(evidence), dim=1))
+
+        weigh_rotations = look_evenly if looks_evenly else None
         if draws is None and level <= _LAST_REMEMBERED_LEVEL:
-            found: GridPosterior = ExhaustivePosterior(compared)
+            found: GridPosterior = ExhaustivePosterior(compared, weigh_rotations)
         else:
             all_that_matter = partial(heaviest, most=_MOST_POSES, mass=_POSTERIOR_MASS)
             keep = all_that_matter if draws is None else partial(drawn, generator=draws)
-            found = StreamedPosterior(compared, mirrors_of(band, level), weigh, keep)
+            found = StreamedPosterior(compared, mirrors_of(band, level), weigh, keep, weigh_rotations)
         log_weight = weigh(found.log_evidence)
         return Comparison(found, compared.slices, slicer, shifts, log_weight)
 
