@@ -63,9 +63,11 @@ class WholeGridComparison:
 
     def numbers_per_pair(self, num_shifts: int) -> int:
         """How many numbers are worked on at a time for an image and a class."""
-        num_points = self._factor.shape[3] if self._is_fused else 0
-        # An image at every shift, split, is what the fused comparison keeps beside its results.
-        return max(self._factor.shape[2] * 4 * (4 if self._is_fused else num_shifts), 24 * num_points * num_shifts)
+        num_columns, num_points = self._factor.shape[2:]
+        if self._is_fused:
+            # Its results, and the image at every shift while it is split.
+            return 16 * num_columns + 24 * num_points * num_shifts
+        return 4 * num_columns * num_shifts
 
     def compare(
         self,
@@ -88,6 +90,7 @@ class WholeGridComparison:
         images = torch.cat([parts, prior], dim=3).to(self._factor.dtype)
         of_rotation = shared - self._of_rotation(power, runs)
         if self._is_fused:
+            # Here, since not every machine has Triton.
             from cryohydra.inference.fused import sum_over_shifts
 
             peak, log_mass, best = sum_over_shifts(images, self._factor, of_rotation, runs)
