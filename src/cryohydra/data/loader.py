@@ -1,6 +1,7 @@
 """Images on their way from a source to the model: normalised, transformed and batched."""
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 
@@ -36,8 +37,6 @@ class PreparedImages:
         self.pixel_size_angstrom = source.pixel_size_angstrom
         self.band = band
         self._source, self._normalisation = source, normalisation
-        # A few numbers for each image: asked for batch by batch they would travel again and again.
-        self._optics = source.optics(torch.arange(len(source))).to(band.device)
         self._window = None if window_radius is None else soft_window(source.box_size, window_radius).to(band.device)
 
     def __len__(self) -> int:
@@ -48,6 +47,11 @@ class PreparedImages:
         # Only the pixels travel: a processor that transforms them would keep a GPU waiting.
         images = self._normalisation.apply(self._source.images(index.cpu()).to(self.band.device))
         return image_to_hartley(images if self._window is None else images * self._window)
+
+    @cached_property
+    def _optics(self) -> Optics:
+        """A few numbers for each image: asked for batch by batch they would travel again and again."""
+        return self._source.optics(torch.arange(len(self))).to(self.band.device)
 
     def optics(self, index: Int[Tensor, "b"]) -> Optics:
         """Optics of the images, on the device of the band."""
