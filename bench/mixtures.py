@@ -50,6 +50,8 @@ _UNEQUAL = ("--shares", "20", "18", "16", "14", "12", "10", "7", "3", "--noise",
 _HARD = MixtureSet(EIGHT, 8000, 48, 6.0, 0.05, 8, _UNEQUAL)
 SETS = {
     "alone": MixtureSet(("1u6g.pdb.gz",), 500, 32, 8.0, 0.1, 1),
+    # A round complex in a large box.
+    "shell": MixtureSet(("6z6u.pdb.gz",), 800, 128, 3.25, 0.1, 1),
     "medium": MixtureSet(("1bxn.pdb.gz@1", "1wcm.pdb.gz", "1u6g.pdb.gz"), 1500, 32, 8.0, 0.1, 3),
     "easy": MixtureSet((RIBOSOME, SPLICEOSOME, TRIC), 4500, 64, 6.5, 0.1, 3),
     "twins": MixtureSet((RIBOSOME, LARGE_SUBUNIT), 3000, 48, 8.7, 0.1, 2),

@@ -24,7 +24,7 @@ class Band:
     def __post_init__(self) -> None:
         assert 0 < self.radius <= largest_radius(self.box_size), f"band {self.radius} in a box of {self.box_size}"
 
-    @cached_property
+    @property
     def points(self) -> Int[Tensor, "p 2"]:
         """Fourier pixels, (x, y)."""
         return _points(self.radius, self.device)
@@ -34,7 +34,7 @@ class Band:
         """Cycles per pixel, (x, y)."""
         return self.points / self.box_size
 
-    @cached_property
+    @property
     def shells(self) -> Int[Tensor, "p"]:
         """Each point's distance from zero, in Fourier pixels, rounded."""
         return _shells(self.radius, self.device)

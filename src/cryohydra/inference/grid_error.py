@@ -55,10 +55,6 @@ class GridError:
         variance = (1 - kept.square()) * power
         return cls(kept[:, band.shells], variance[:, band.shells])
 
-    def of_class(self, class_index: int) -> "GridError":
-        """That of one class alone."""
-        return GridError(self.kept[class_index, None], self.variance[class_index, None])
-
     def weigh(self, images: WeightedImages, class_index: Int[Tensor, "b"]) -> tuple[WeightedImages, Float[Tensor, "b"]]:
         """Images with this much more noise, in one class each, and what that adds to their log likelihood."""
         variance = self.variance[class_index][:, None]

@@ -91,7 +91,7 @@ class WholeGridComparison:
         of_rotation = shared - self._of_rotation(power, runs)
         if self._is_fused:
             # Here, since not every machine has Triton.
-            from cryohydra.inference.fused import sum_over_shifts
+            from cryohydra.inference.whole_grid_kernel import sum_over_shifts
 
             peak, log_mass, best = sum_over_shifts(images, self._factor, of_rotation, runs)
             return SummedOverShifts(self._mirrors, peak, log_mass, lambda *at: best[at].long())
