@@ -1,7 +1,6 @@
 """Soft assignment to a grid: what exhaustive comparison finds, its transpose, and what pruning leaves of it."""
 
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
@@ -18,7 +17,6 @@ from cryohydra.inference.grid_posterior import (
     PrunedPosterior,
     StreamedPosterior,
     drawn,
-    heaviest,
 )
 
 LEVEL, BAND = 0, Band(12, 2)
@@ -57,9 +55,7 @@ def _all_compared(inputs: Inputs) -> PrunedPosterior:
 
 def _streamed(inputs: Inputs, most: int = 1000, mass: float = 1.0) -> StreamedPosterior:
     """Weighed by the evidence alone."""
-    return StreamedPosterior(
-        Compared(*inputs), mirrors_of(BAND, LEVEL), _evenly, partial(heaviest, most=most, mass=mass)
-    )
+    return StreamedPosterior(Compared(*inputs), mirrors_of(BAND, LEVEL), _evenly, most, mass)
 
 
 def _evenly(evidence: torch.Tensor) -> torch.Tensor:
@@ -116,8 +112,8 @@ def test_rotations_that_are_weighed_count_so_in_sums_and_not_in_the_evidence(
         return log_weight
 
     if is_streamed:
-        keep = partial(heaviest, most=1000, mass=1.0)
-        found: GridPosterior = StreamedPosterior(Compared(*inputs), mirrors_of(BAND, LEVEL), _evenly, keep, weigh)
+        mirrors = mirrors_of(BAND, LEVEL)
+        found: GridPosterior = StreamedPosterior(Compared(*inputs), mirrors, _evenly, 1000, 1.0, weigh)
     else:
         found = ExhaustivePosterior(Compared(*inputs), weigh)
     torch.testing.assert_close(found.log_evidence, expected.flatten(2).logsumexp(2))
@@ -171,22 +167,3 @@ def test_poses_are_drawn_by_their_probability(generator: torch.Generator) -> Non
     # Four standard errors of a part of one half.
     torch.testing.assert_close(counts, posterior, atol=4 * 0.5 / num_drawn**0.5, rtol=0)
     assert counts[1] == 0
-
-
-def test_an_image_whose_pose_is_drawn_teaches_that_pose_only_at_all_its_shifts(
-    inputs: Inputs, generator: torch.Generator
-) -> None:
-    found = StreamedPosterior(Compared(*inputs), mirrors_of(BAND, LEVEL), _evenly, partial(drawn, generator=generator))
-    everything = _exhaustive(inputs)
-    torch.testing.assert_close(found.log_evidence, everything.log_evidence)
-    numerator, denominator = found.sums(found.log_evidence.softmax(1))
-    torch.testing.assert_close(denominator.sum((0, 1)), inputs[2].sum(0))  # no image counts for less
-    assert int((denominator.sum(2) > 0).sum()) <= NUM_IMAGES
-    # Of many draws the mean is what all poses gather.
-    share, total = everything.log_evidence.softmax(1), torch.zeros_like(numerator)
-    for _ in range(1000):
-        again = StreamedPosterior(
-            Compared(*inputs), mirrors_of(BAND, LEVEL), _evenly, partial(drawn, generator=generator)
-        )
-        total += again.sums(share)[0]
-    torch.testing.assert_close(total / 1000, everything.sums(share)[0], atol=0.2, rtol=0)

@@ -5,6 +5,7 @@ refuse, and whatever would make a processor wait for it is counted.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from cryohydra import _device
 from cryohydra.config import build
+from cryohydra.training.ascent import Ground
+from cryohydra.training.gibbs import GibbsSampling
 
 pytestmark = pytest.mark.skipif(
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"), reason="an older PyTorch"
@@ -204,6 +207,24 @@ def test_a_training_finds_there_what_it_finds_here(
         found[where.type] = _tables(trainer.state)
     for name, expected in found["cpu"].items():
         torch.testing.assert_close(found["pretended"][name], expected)
+
+
+def test_poses_are_drawn_there_as_here(
+    gpu: PretendedGpu, prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {}
+    for where in (torch.device("cpu"), gpu.device):
+        monkeypatch.setattr(build, "default_device", lambda where=where: where)
+        trainer, _ = prepare(tmp_path / where.type)
+        state, plan = trainer.state, replace(trainer.stages[0].annealing, num_steps=14)
+        sampling = GibbsSampling.from_nothing(
+            state, Ground.of(state, plan.last_radius), plan, torch.arange(len(state)), 2
+        )
+        while not sampling.is_done:
+            sampling.step(state)
+        found[where.type] = sampling.log_evidence.cpu(), sampling.maps().cpu()
+    for there, here in zip(found["pretended"], found["cpu"], strict=True):
+        torch.testing.assert_close(there, here)
 
 
 def test_calls_and_waits_do_not_grow_with_the_images(

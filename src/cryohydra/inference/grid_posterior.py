@@ -137,7 +137,8 @@ class StreamedPosterior(GridPosterior):
         compared: Compared,
         mirrors: Mirrors,
         balance: Callable[[Tensor], Tensor],
-        keep: Callable[[Tensor], Int[Tensor, "b c"]],
+        most: int,
+        mass: float,
         weigh_rotations: RotationWeights | None = None,
     ):
         """Compare.
@@ -145,18 +146,19 @@ class StreamedPosterior(GridPosterior):
         Args:
             mirrors: Of the grid whose slices are compared, all of them.
             balance: Log weights of the classes under which poses are weighed, from the evidence.
-            keep: Which poses are kept of each image (`heaviest`, `drawn`), from their posterior.
+            most: Poses kept of each image, at most, the heaviest of all classes.
+            mass: Part of the mean image's posterior that is enough to be held by them.
         """
         num_rotations = compared.slices.shape[1]
         assert mirrors.rotation_index.numel() == num_rotations, "slices of a whole grid"
-        log_mass, self.rotation_index, self.shift_index = _stream(compared, mirrors)
+        log_mass, self.rotation_index, self.shift_index = stream(compared, mirrors)
         self.log_evidence = log_mass.logsumexp(2)
         log_weight = None
         if weigh_rotations is not None:
             log_weight = weigh_rotations(torch.softmax(log_mass, dim=2), self.log_evidence)
             log_mass = log_mass + log_weight
         weighed = (log_mass + balance(self.log_evidence)[:, None]).flatten(1)
-        index = keep(torch.softmax(weighed, dim=1))
+        index = heaviest(torch.softmax(weighed, dim=1), most, mass)
         class_index = torch.div(index, num_rotations, rounding_mode="floor")
         self._kept = PrunedPosterior(compared, class_index, index % num_rotations, log_weight)
 
@@ -169,7 +171,7 @@ class StreamedPosterior(GridPosterior):
         return self._kept.mass_of_shifts(self._kept.known(share))
 
 
-def _stream(
+def stream(
     compared: Compared, mirrors: Mirrors
 ) -> tuple[Float[Tensor, "b k q"], Int[Tensor, "b k"], Int[Tensor, "b k"]]:
     """Log likelihood of each rotation over all shifts, and the likeliest rotation and shift."""

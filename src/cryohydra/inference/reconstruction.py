@@ -122,7 +122,7 @@ class ClassSums:
         numerators, denominators = self._of_halves()
         halves = torch.stack(
             [
-                _masked(lattice, _ratio(n, d, shells, least_share), mask).flatten(1)
+                _masked(lattice, ratio(n, d, shells, least_share), mask).flatten(1)
                 for n, d in zip(numerators, denominators, strict=True)
             ]
         )
@@ -256,9 +256,14 @@ def _confined(
     return _masked(lattice, values, mask * density)
 
 
-def _ratio(
+def ratio(
     numerator: Float[Tensor, "k n3"], denominator: Float[Tensor, "k n3"], shells: Int[Tensor, "n3"], least_share: float
 ) -> Float[Tensor, "k n3"]:
+    """The maps that sums come to, undamped.
+
+    Args:
+        least_share: Part of a shell's mean denominator that is added to it, against points that no image touched.
+    """
     mean = _shell_mean(denominator, shells)
     return numerator / (denominator + least_share * mean[:, shells] + 1e-20)
 

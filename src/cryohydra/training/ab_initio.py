@@ -18,7 +18,6 @@ from cryohydra.training.annealing import Annealing
 from cryohydra.training.ascent import Ascent, Ground, ascent_from_nothing
 from cryohydra.training.grid_comparison import Comparison
 from cryohydra.training.listener import Tell
-from cryohydra.training.newcomers import NUM_JUDGES
 from cryohydra.training.seeds import Seeds
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
@@ -33,6 +32,8 @@ _IMAGES_OF_A_NEWCOMER = 100
 _STEPS_OF_NEWCOMERS = 1.0
 """Of the steps that all classes have."""
 _STEPS_AFTERWARDS = 0.25
+_NUM_JUDGES = 2000
+"""Images whose evidence decides which maps stay, at most."""
 
 
 class AbInitio(Stage):
@@ -179,7 +180,7 @@ class AbInitio(Stage):
             comparer.compare(pool, state.weighted(index, band), band, state.shift_prior, balance=0.0).log_evidence
         )
         num_asked = sum(map(len, self.verdicts))
-        if num_asked >= min(NUM_JUDGES, len(state)):
+        if num_asked >= min(_NUM_JUDGES, len(state)):
             self._choose(state, newcomers, torch.cat(self.verdicts))
         return f"{num_asked} images asked which of {len(pool)} maps they need"
 

@@ -30,10 +30,6 @@ class Annealing:
     """Part of what was unexplained before that the next step still believes."""
     memory_of_shifts: float = 0.95
     """The same of how far from the centre particles lie: a normal spread, re-estimated in every step."""
-    drawn_share: float = 0.0
-    """Part of the steps in which each image teaches at one pose drawn by its posterior, not at all of them. Where few
-    images are compared at a time, chance leads out of poses that are wrong (stochastic expectation and maximisation,
-    Celeux and Diebolt, Comput. Stat. Q. 1985)."""
 
     def progress(self, step: int) -> float:
         """From 0 to 1 over the warm part."""
@@ -55,10 +51,6 @@ class Annealing:
     def balance(self, step: int) -> float:
         """How much classes are pulled towards equal shares."""
         return 1 + (self.last_balance - 1) * self.progress(step)
-
-    def draws(self, step: int) -> bool:
-        """Whether poses are drawn."""
-        return step < self.drawn_share * self.num_steps
 
 
 def level_for_radius(radius: int) -> int:

@@ -124,10 +124,7 @@ class Ascent:
         whole = state.weighted(index, self.ground.band).at(inside)
         images = WeightedImages(whole.score * trust, whole.power * trust, whole.constant)
         balance = self.plan.balance(self.step_count)
-        draws = state.generator if self.plan.draws(self.step_count) else None
-        comparison = self.ground.comparer.compare(
-            self.maps, images, band, self.shift_prior, balance, draws, looks_evenly=True
-        )
+        comparison = self.ground.comparer.compare(self.maps, images, band, self.shift_prior, balance, looks_evenly=True)
         found, slices = comparison.found, comparison.slices
         prior = 0.0 if log_prior is None else log_prior
         share = torch.softmax(found.log_evidence + comparison.log_weight + prior, dim=1)
@@ -136,7 +133,8 @@ class Ascent:
         on_lattice = comparison.slicer.add(torch.cat([numerator, denominator]))
         score, power = (numerator * slices).sum(1), (denominator * slices.square()).sum(1)
         explained = (2 * score - power).sum(0) / (trust * len(index))
-        self._weigh_residual(power_over_noise(whole) - explained, band)
+        residual = power_over_noise(whole) - explained
+        self.unexplained = followed(self.unexplained, residual, band, self.plan.memory)
         self._move(on_lattice[: len(slices)], on_lattice[len(slices) :], radius)
         self._rescale(score.sum(1), power.sum(1))
         gain = torch.logsumexp(comparison.log_evidence + comparison.log_weight, dim=1).mean() - math.log(len(slices))
@@ -166,7 +164,7 @@ class Ascent:
         """End where the last band has been compared for a while and explains no more than before."""
         plan = self.plan
         self.gains.append(gain)
-        num_late = self.step_count - math.ceil(max(plan.warm_share, plan.drawn_share) * plan.num_steps)
+        num_late = self.step_count - math.ceil(plan.warm_share * plan.num_steps)
         late = self.gains[-max(num_late, 1) :]
         now, before = late[-_WHILE:], late[-2 * _WHILE : -_WHILE]
         has_settled = len(before) == _WHILE and sum(now) - sum(before) < _LEAST_GAIN * abs(sum(now))
@@ -181,16 +179,6 @@ class Ascent:
         outer = torch.arange((radius + 1) // 2, radius + 1)
         over_noise = (self.unexplained[outer].cpu() - 1).clamp(min=_LEAST_SIGNAL)
         return float((over_noise / (2 * outer)).mean()) * batch_size / len(self.maps)
-
-    def _weigh_residual(self, residual: Float[Tensor, "p"], band: Band) -> None:
-        """Follow how much power over that of the noise the maps leave in each shell; never less than the noise's.
-
-        This is the noise re-estimated in every step (the M step of its variance, Scheres, J. Mol. Biol. 2012):
-        at first all of the images' power, at the end little more than the noise.
-        """
-        shells = shell_means(residual[None], band, band.radius + 1)[0].clamp(min=1)
-        seen = self.unexplained[: len(shells)]
-        self.unexplained[: len(shells)] = torch.lerp(shells, seen, self.plan.memory)
 
     def _learn_spread(self, comparison: Comparison, share: Float[Tensor, "b k"], radius: int) -> None:
         """Re-estimate how far particles lie from the centre, as the noise is re-estimated.
@@ -294,6 +282,23 @@ def unexplained_power(state: TrainingState, ground: Ground, index: Int[Tensor, "
     """All the power of images over that of the noise in each shell, 1 or more: what no map explains yet."""
     power = power_over_noise(state.weighted(index, ground.band))
     return shell_means(power[None], ground.band, ground.band.radius + 1)[0].clamp(min=1)
+
+
+def followed(
+    unexplained: Float[Tensor, "r"], residual: Float[Tensor, "p"], band: Band, memory: float
+) -> Float[Tensor, "r"]:
+    """How much power over that of the noise maps leave in each shell, after one more step; never less than the noise's.
+
+    This is the noise re-estimated in every step (the M step of its variance, Scheres, J. Mol. Biol. 2012):
+    at first all of the images' power, at the end little more than the noise.
+
+    Args:
+        residual: What the step's images leave at each frequency.
+        memory: Part of what was left before that is still believed.
+    """
+    shells = shell_means(residual[None], band, band.radius + 1)[0].clamp(min=1)
+    seen = unexplained[: len(shells)]
+    return torch.cat([torch.lerp(shells, seen, memory), unexplained[len(shells) :]])
 
 
 def power_over_noise(images: WeightedImages) -> Float[Tensor, "p"]:

@@ -2,16 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 
 import torch
 
-from cryohydra._typing import Float, Tensor
+from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.fourier.lattice import GridSlicer, Lattice, correct_interpolation
 from cryohydra.fourier.mirrors import mirrors_of
-from cryohydra.geometry.so3_grid import all_rotations
+from cryohydra.geometry.so3_grid import all_rotations, child_indices, grid_rotations
 from cryohydra.inference.even_views import log_weight_of_views
 from cryohydra.inference.grid_posterior import (
     Compared,
@@ -19,11 +19,11 @@ from cryohydra.inference.grid_posterior import (
     GridPosterior,
     StreamedPosterior,
     drawn,
-    heaviest,
+    stream,
 )
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.shift_prior import ShiftPrior
-from cryohydra.inference.slices import GridSlicers
+from cryohydra.inference.slices import GridSlicers, LatticeSlices
 from cryohydra.training.annealing import level_for_radius, shift_step
 
 _LAST_REMEMBERED_LEVEL = 1
@@ -51,6 +51,20 @@ class Comparison:
         return self.found.log_evidence - math.log(len(self.slicer.rotations))
 
 
+@dataclass(frozen=True)
+class DrawnPoses:
+    """A class and a rotation of each image, drawn by their posterior."""
+
+    class_index: Int[Tensor, "b"]
+    rotation: Float[Tensor, "b 3 3"]
+    score: Float[Tensor, "b p"]
+    """Of the image moved back, the mean over its shifts by their posterior at that rotation."""
+    slices: Float[Tensor, "b p"]
+    """Of its class, at that rotation."""
+    log_evidence: Float[Tensor, "b k"]
+    """Over that of noise alone, of all classes and poses of the grid."""
+
+
 class GridComparer:
     """Compares images with maps on a lattice."""
 
@@ -65,7 +79,6 @@ class GridComparer:
         band: Band,
         shift_prior: ShiftPrior,
         balance: float,
-        draws: torch.Generator | None = None,
         looks_evenly: bool = False,
     ) -> Comparison:
         """Compare with all poses of the grid that fits the band.
@@ -73,8 +86,6 @@ class GridComparer:
         Args:
             images: In the band.
             balance: How much maps are pulled towards equal shares, from 0 to 1.
-            draws: Draws the one pose that slices gather of each image, on the CPU; None if they gather of all poses
-                that matter.
             looks_evenly: Whether what slices gather is weighed so that each map is looked at from all sides alike.
         """
         maps = correct_interpolation(self.lattice, maps)
@@ -90,20 +101,68 @@ class GridComparer:
             return log_weight_of_views(posterior, torch.softmax(evidence + weigh(evidence), dim=1))
 
         weigh_rotations = look_evenly if looks_evenly else None
-        if draws is None and level <= _LAST_REMEMBERED_LEVEL:
+        if level <= _LAST_REMEMBERED_LEVEL:
             found: GridPosterior = ExhaustivePosterior(compared, weigh_rotations)
         else:
-            all_that_matter = partial(heaviest, most=_MOST_POSES, mass=_POSTERIOR_MASS)
-            keep = all_that_matter if draws is None else partial(drawn, generator=draws)
-            found = StreamedPosterior(compared, mirrors_of(band, level), weigh, keep, weigh_rotations)
+            mirrors = mirrors_of(band, level)
+            found = StreamedPosterior(compared, mirrors, weigh, _MOST_POSES, _POSTERIOR_MASS, weigh_rotations)
         log_weight = weigh(found.log_evidence)
         return Comparison(found, compared.slices, slicer, shifts, log_weight)
 
-    def _grid(self, band: Band, level: int, shift_prior: ShiftPrior) -> tuple[GridSlicer, Float[Tensor, "s 2"]]:
-        """The rotations of a level and shifts as fine."""
+    def draw(
+        self,
+        maps: Float[Tensor, "k n n n"],
+        images: WeightedImages,
+        band: Band,
+        shift_prior: ShiftPrior,
+        balance: float,
+        generator: torch.Generator,
+    ) -> DrawnPoses:
+        """Draw a class and a rotation of each image by their posterior, maps looked at from all sides alike.
+
+        A cell of the grid that fits the band is drawn first, then one of the eight of the next finer grid in it. Shifts
+        are as fine as that: as coarse as the first grid they cost a third of the evidence that tells poses.
+
+        Args:
+            images: In the band.
+            balance: How much maps are pulled towards equal shares, from 0 to 1.
+            generator: On the CPU.
+        """
+        level = level_for_radius(band.radius)
+        slicer, shifts = self._grid(band, level, shift_prior, finer=1)
+        compared = _lay_out(images, slicer, shifts, correct_interpolation(self.lattice, maps), shift_prior)
+        log_mass, *_ = stream(compared, mirrors_of(band, level))
+        log_evidence = log_mass.logsumexp(2)
+        log_weight = balance * _balancing_weights(log_evidence)
+        of_views = log_weight_of_views(torch.softmax(log_mass, 2), torch.softmax(log_evidence + log_weight, 1))
+        cells = (log_mass + of_views + log_weight[:, None]).flatten(1)
+        cell = drawn(torch.softmax(cells, dim=1), generator)[:, 0]
+        num_cells = compared.slices.shape[1]
+        class_index, children = cell // num_cells, child_indices(level, cell % num_cells)
+        rotations = grid_rotations(level + 1, children)
+        which = class_index[:, None].expand_as(children).flatten()
+        slices = LatticeSlices(self.lattice, maps, self._slicers).of_candidates(band, which, rotations.flatten(0, 1))
+        slices = slices.unflatten(0, children.shape)
+        half_power = 0.5 * torch.einsum("bp,bcp->bc", compared.power, slices.square())
+        log_likelihood = torch.einsum("bsp,bcp->bcs", compared.score, slices) - half_power[:, :, None]
+        log_likelihood = log_likelihood + compared.log_prior
+        child = drawn(torch.softmax(log_likelihood.logsumexp(2), dim=1), generator)
+        of_shift = torch.softmax(log_likelihood.take_along_dim(child[:, :, None], 1)[:, 0], dim=1)
+        return DrawnPoses(
+            class_index=class_index,
+            rotation=rotations.take_along_dim(child[:, :, None, None], 1)[:, 0],
+            score=torch.einsum("bs,bsp->bp", of_shift, compared.score),
+            slices=slices.take_along_dim(child[:, :, None], 1)[:, 0],
+            log_evidence=log_evidence - math.log(num_cells),
+        )
+
+    def _grid(
+        self, band: Band, level: int, shift_prior: ShiftPrior, finer: int = 0
+    ) -> tuple[GridSlicer, Float[Tensor, "s 2"]]:
+        """The rotations of a level and shifts as fine, or so many levels finer."""
         device = band.frequencies.device
         slicer = self._slicers.slicer(self.lattice, band, all_rotations(level, device))
-        return slicer, shift_prior.grid(shift_step(level, band.box_size)).to(device)
+        return slicer, shift_prior.grid(shift_step(level + finer, band.box_size)).to(device)
 
 
 def _lay_out(

@@ -300,7 +300,7 @@ class Searching(Stage):
         gain, note = newcomers.step(state)
         if newcomers.is_done:
             self.kept_before_calls.append(self.reseeding.num_kept)
-            self.newcomers, self.newcomers_are_due, maps = None, False, newcomers.chosen(state)
+            self.newcomers, self.newcomers_are_due, maps = None, False, newcomers.chosen()
             if maps is not None:
                 classes, maps = list(newcomers.doubted.classes), enlarge(maps, self.lattice)
                 self.halves = self.reseeding.try_out(state, self.halves, classes, maps)
