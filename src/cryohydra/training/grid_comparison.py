@@ -121,7 +121,7 @@ class GridComparer:
         """Draw a class and a rotation of each image by their posterior, maps looked at from all sides alike.
 
         A cell of the grid that fits the band is drawn first, then one of the eight of the next finer grid in it. Shifts
-        are as fine as that: as coarse as the first grid they cost a third of the evidence that tells poses.
+        are as fine as that: as coarse as the first grid they leave too little that tells poses of small complexes.
 
         Args:
             images: In the band.
