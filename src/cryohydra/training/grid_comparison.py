@@ -9,7 +9,7 @@ import torch
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
-from cryohydra.fourier.lattice import GridSlicer, Lattice, correct_interpolation
+from cryohydra.fourier.lattice import GridSlicer, Lattice
 from cryohydra.fourier.mirrors import mirrors_of
 from cryohydra.geometry.so3_grid import all_rotations, child_indices, grid_rotations
 from cryohydra.inference.even_views import log_weight_of_views
@@ -88,10 +88,10 @@ class GridComparer:
             balance: How much maps are pulled towards equal shares, from 0 to 1.
             looks_evenly: Whether what slices gather is weighed so that each map is looked at from all sides alike.
         """
-        maps = correct_interpolation(self.lattice, maps)
         level = level_for_radius(band.radius)
         slicer, shifts = self._grid(band, level, shift_prior)
-        compared = _lay_out(images, slicer, shifts, maps, shift_prior)
+        source = LatticeSlices(self.lattice, maps, self._slicers)
+        compared = _lay_out(images, slicer, shifts, source, shift_prior)
 
         @cache
         def weigh(evidence: Float[Tensor, "b k"]) -> Float[Tensor, "k"]:
@@ -130,7 +130,8 @@ class GridComparer:
         """
         level = level_for_radius(band.radius)
         slicer, shifts = self._grid(band, level, shift_prior, finer=1)
-        compared = _lay_out(images, slicer, shifts, correct_interpolation(self.lattice, maps), shift_prior)
+        source = LatticeSlices(self.lattice, maps, self._slicers)
+        compared = _lay_out(images, slicer, shifts, source, shift_prior)
         log_mass, *_ = stream(compared, mirrors_of(band, level))
         log_evidence = log_mass.logsumexp(2)
         log_weight = balance * _balancing_weights(log_evidence)
@@ -141,8 +142,7 @@ class GridComparer:
         class_index, children = cell // num_cells, child_indices(level, cell % num_cells)
         rotations = grid_rotations(level + 1, children)
         which = class_index[:, None].expand_as(children).flatten()
-        slices = LatticeSlices(self.lattice, maps, self._slicers).of_candidates(band, which, rotations.flatten(0, 1))
-        slices = slices.unflatten(0, children.shape)
+        slices = source.of_candidates(band, which, rotations.flatten(0, 1)).unflatten(0, children.shape)
         half_power = 0.5 * torch.einsum("bp,bcp->bc", compared.power, slices.square())
         log_likelihood = torch.einsum("bsp,bcp->bcs", compared.score, slices) - half_power[:, :, None]
         log_likelihood = log_likelihood + compared.log_prior
@@ -169,12 +169,12 @@ def _lay_out(
     images: WeightedImages,
     slicer: GridSlicer,
     shifts: Float[Tensor, "s 2"],
-    maps: Float[Tensor, "k n n n"],
+    source: LatticeSlices,
     shift_prior: ShiftPrior,
 ) -> Compared:
     """What is compared on a grid: every slice with the images at every shift."""
     return Compared(
-        slices=slicer.cut(maps),
+        slices=source.on_grid(slicer.band, slicer.rotations),
         score=shift_hartley(images.score[:, 0, None], slicer.band.frequencies, -shifts[None]),
         power=images.power[:, 0],
         log_prior=shift_prior.log_probability(shifts),
