@@ -21,8 +21,9 @@ from cryohydra.data.sources import Subset
 from cryohydra.io.ctf_file import write_ctf_file
 from cryohydra.io.mrc import write_stack
 from cryohydra.training.ab_initio import AbInitio
-from cryohydra.training.ascent import Ascent
+from cryohydra.training.gibbs import GibbsSampling
 from cryohydra.training.gradient_search import GradientSearch
+from cryohydra.training.pose_draws import DrawnPoses
 from cryohydra.training.stage import StepResult
 from cryohydra.training.state import TrainingState
 
@@ -85,13 +86,13 @@ def test_a_small_training_is_rehearsed_and_foreseen(settings: Settings, monkeypa
     monkeypatch.setattr(rehearsal, "NUM_REHEARSED", NUM)
     told: list[str] = []
     compared: set[int] = set()
-    step = Ascent.step
+    step = GibbsSampling.step
 
-    def spy(ascent: Ascent, state: TrainingState, index: torch.Tensor, *more: object) -> object:
-        compared.add(ascent.plan.radius(ascent.step_count))
-        return step(ascent, state, index, *more)  # type: ignore[arg-type]
+    def spy(sampling: GibbsSampling, state: TrainingState) -> DrawnPoses:
+        compared.add(sampling.plan.radius(sampling.step_count))
+        return step(sampling, state)
 
-    monkeypatch.setattr(Ascent, "step", spy)
+    monkeypatch.setattr(GibbsSampling, "step", spy)
     measured = rehearse(settings, NUM, 4, told.append)
     # The bands that are timed are those that are compared, up to the last.
     first = measured.stages[0]

@@ -17,8 +17,8 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from cryohydra import _device
 from cryohydra.config import build
-from cryohydra.training.ascent import Ground
 from cryohydra.training.gibbs import GibbsSampling
+from cryohydra.training.ground import Ground
 
 pytestmark = pytest.mark.skipif(
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"), reason="an older PyTorch"
@@ -237,6 +237,8 @@ def test_calls_and_waits_do_not_grow_with_the_images(
 
     def steps(num_images: int) -> Iterator[tuple[str, int, int]]:
         trainer, _ = prepare(tmp_path / "run", epochs_sgd=1, n_imgs_pose_search=1, log_heavy_interval=0)
+        # Ab initio draws the poses of a sixth of its images in a step.
+        trainer.stages[0].num_images = 6 * num_images
         for stage in trainer.stages:
             stage.begin(trainer.state)
             for _ in range(2):

@@ -1,7 +1,8 @@
-"""Newcomers: called for classes that are missed little, kept where images need them."""
+"""Structures from nothing."""
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,111 +12,95 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 from cryohydra.data.simulated import read_truth
-from cryohydra.training import ab_initio
-from cryohydra.training.ab_initio import AbInitio, _teachers
+from cryohydra.training.ab_initio import AbInitio
 from cryohydra.training.state import TrainingState
 
-EVERYONE = torch.arange(48)
+NUM_IMAGES = 400
 
 
 @pytest.fixture
-def climbed(prepare: Callable[..., Any], tmp_path: Path) -> tuple[TrainingState, AbInitio]:
-    """Two classes that have settled; none was doubted."""
-    trainer, _ = prepare(tmp_path, n_imgs_pose_search=8_000)
+def begun(prepare: Callable[..., Any], two_structures: Path, tmp_path: Path) -> tuple[TrainingState, AbInitio]:
+    trainer, _ = prepare(tmp_path, particles=two_structures / "particles.star", n_imgs_pose_search=80_000)
     state, stage = trainer.state, trainer.stages[0]
     stage.begin(state)
-    for _ in range(stage.annealing.num_steps):
-        stage.step(state, EVERYONE)
-        if stage.is_done:
-            break
     return state, stage
 
 
-def _go_on(state: TrainingState, stage: AbInitio) -> list[str]:
-    """From the last step of the ascent, until all is done."""
-    stage.is_done, stage.ascent.is_done = False, False
-    stage.ascent.step_count = stage.annealing.num_steps - 1
+def _carry_out(state: TrainingState, stage: AbInitio) -> list[str]:
     notes = []
     while not stage.is_done:
-        notes.append(stage.step(state, EVERYONE).note)
+        for index in stage.batches(state):
+            notes.append(stage.step(state, index).note)
+            if stage.is_done:
+                break
     return notes
 
 
-def _agreement(state: TrainingState, folder: Path) -> float:
+def _labels_agree(state: TrainingState, folder: Path) -> float:
     found = state.classes.log_posterior().argmax(1).numpy()
     return float(adjusted_rand_score(np.asarray(read_truth(folder).labels), found))
 
 
-def test_classes_that_are_clearly_missed_are_left_alone(
-    climbed: tuple[TrainingState, AbInitio], tiny_folder: Path
-) -> None:
-    state, stage = climbed
-    assert stage.is_done and stage.num_rounds == 0
-    assert _agreement(state, tiny_folder) > 0.9
+def test_classes_and_poses_are_found(begun: tuple[TrainingState, AbInitio], two_structures: Path) -> None:
+    state, stage = begun
+    notes = _carry_out(state, stage)
+    assert _labels_agree(state, two_structures) > 0.9
+    assert notes[-1] == f"band {stage.annealing.last_radius}"
+    # Maps that explain no more end the stage before its bound.
+    assert stage.sampling.step_count < stage.annealing.num_steps
+    assert "400 images" in stage.end(state, print)
+    assert state.maps is not None
+    torch.testing.assert_close(state.maps.values, stage.sampling.maps())
 
 
-def test_a_newcomer_takes_the_place_of_a_class_that_is_there_twice(
-    climbed: tuple[TrainingState, AbInitio], tiny_folder: Path
-) -> None:
-    state, stage = climbed
-    stage.ascent.maps[1] = stage.ascent.maps[0]
-    notes = _go_on(state, stage)
-    assert any("newcomers" in note for note in notes)
-    assert stage.num_replaced >= 1
-    assert _agreement(state, tiny_folder) > 0.9
-    assert "replaced on the way" in stage.end(state, print)
+def test_an_epoch_goes_through_all_images_that_maps_climb_on(begun: tuple[TrainingState, AbInitio]) -> None:
+    state, stage = begun
+    stage.annealing = replace(stage.annealing, num_steps=1000)
+    visits = torch.zeros(NUM_IMAGES)
+    for index in stage.batches(state):
+        visits[index] += 1
+        stage.sampling.step_count += 1
+    assert visits.unique().tolist() == [5.0]
 
 
-def test_images_of_a_class_that_is_there_twice_do_not_teach_newcomers() -> None:
-    """Of four classes, the first is there twice; the images of the last are those that no class shows well."""
-    twice = torch.tensor([10.0, 10.2, 0.0, 0.0]).expand(300, 4)
-    clear = torch.tensor([0.0, 0.0, 20.0, 0.0]).expand(300, 4)
-    unclear = torch.tensor([0.0, 0.0, 0.0, 2.0]).expand(150, 4)
-    evidence = torch.cat([twice, clear, unclear])
-    kept = torch.tensor([0, 2])
-    rows = torch.arange(len(evidence))
-    assert torch.equal(rows[_teachers(evidence, kept)], torch.arange(600, 750))
-    few = evidence[:650]
-    assert torch.equal(rows[:650][_teachers(few, kept)], torch.cat([torch.arange(300), torch.arange(600, 650)]))
-
-
-def test_without_images_to_climb_on_no_newcomers_are_called(
-    climbed: tuple[TrainingState, AbInitio], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As where a class that is doubted is the likeliest of no image."""
-    state, stage = climbed
-    stage.ascent.maps[1] = stage.ascent.maps[0]
-    monkeypatch.setattr(ab_initio, "_teachers", lambda evidence, kept: torch.zeros(len(evidence), dtype=torch.bool))
-    _go_on(state, stage)
-    assert stage.num_rounds == 0 and stage.newcomers is None
-
-
-def test_an_ascent_of_one_step_ends(prepare: Callable[..., Any], tmp_path: Path) -> None:
-    """It compares no image in the whole band."""
-    trainer, _ = prepare(tmp_path, n_imgs_pose_search=1)
+def test_only_some_of_many_images_are_asked(prepare: Callable[..., Any], two_structures: Path, tmp_path: Path) -> None:
+    """Others keep what was known of them."""
+    values = {"n_imgs_pose_search": 80_000, "n_imgs_pretrain": 100}
+    trainer, _ = prepare(tmp_path, particles=two_structures / "particles.star", **values)
     state, stage = trainer.state, trainer.stages[0]
     stage.begin(state)
-    stage.step(state, EVERYONE)
-    assert stage.annealing.num_steps == 1 and stage.is_done
+    _carry_out(state, stage)
+    is_asked = torch.zeros(NUM_IMAGES, dtype=torch.bool)
+    is_asked[stage.sampling.members] = True
+    assert int(is_asked.sum()) == 100
+    assert torch.all(state.classes.log_evidence[is_asked] != 0)
+    assert torch.all(state.classes.log_evidence[~is_asked] == 0)
 
 
-def test_going_on_in_the_midst_of_newcomers_equals_not_stopping(
-    climbed: tuple[TrainingState, AbInitio], prepare: Callable[..., Any], tmp_path: Path
+def test_a_bound_of_one_step_ends(prepare: Callable[..., Any], tmp_path: Path) -> None:
+    trainer, _ = prepare(tmp_path, n_imgs_pose_search=1)
+    state, stage = trainer.state, trainer.stages[0]
+    stage.annealing = replace(stage.annealing, num_steps=1)
+    stage.begin(state)
+    assert len(_carry_out(state, stage)) == 1
+
+
+def test_going_on_equals_not_stopping(
+    begun: tuple[TrainingState, AbInitio], prepare: Callable[..., Any], two_structures: Path, tmp_path: Path
 ) -> None:
-    state, stage = climbed
-    stage.ascent.maps[1] = stage.ascent.maps[0]
-    stage.is_done, stage.ascent.is_done = False, False
-    stage.ascent.step_count = stage.annealing.num_steps - 1
-    for _ in range(4):
-        stage.step(state, EVERYONE)
-    assert stage.newcomers is not None
-    trainer, _ = prepare(tmp_path / "again", n_imgs_pose_search=8_000)
+    state, stage = begun
+    for _ in range(9):
+        stage.step(state, stage.sampling.next_members())
+    trainer, _ = prepare(
+        tmp_path / "again", particles=two_structures / "particles.star", n_imgs_pose_search=80_000, seed=7
+    )
     again = trainer.stages[0]
     again.begin(trainer.state)
     saved = copy.deepcopy((state.state_dict(), stage.state_dict()))
     trainer.state.load_state_dict(saved[0])
     again.load_state_dict(saved[1])
-    for _ in range(3):
-        stage.step(state, EVERYONE)
-        again.step(trainer.state, EVERYONE)
-    torch.testing.assert_close(again.newcomers.maps, stage.newcomers.maps)
+    for _ in range(8):
+        for one, its in ((stage, state), (again, trainer.state)):
+            one.step(its, one.sampling.next_members())
+    torch.testing.assert_close(again.sampling.log_evidence, stage.sampling.log_evidence, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(again.sampling.maps(), stage.sampling.maps(), rtol=1e-3, atol=1e-3)

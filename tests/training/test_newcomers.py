@@ -1,7 +1,6 @@
 """Maps that climb in the place of classes that show nothing, on the images that are left to these."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,11 @@ import pytest
 import torch
 
 from cryohydra.data.simulated import read_truth
+from cryohydra.inference.slices import GridSlicers, LatticeSlices
 from cryohydra.training import newcomers
 from cryohydra.training.ab_initio import AbInitio
 from cryohydra.training.newcomers import Doubted, Newcomers
+from cryohydra.training.pose_draws import log_evidence_on_grid
 from cryohydra.training.state import TrainingState
 
 EVERY = torch.arange(400)
@@ -27,7 +28,7 @@ def begun(two_structures: Path, prepare: Callable[..., Any], tmp_path: Path) -> 
 
 
 def _climb(state: TrainingState, stage: AbInitio) -> Newcomers:
-    called = Newcomers(state, replace(stage.annealing, num_steps=80), Doubted((0, 1), EVERY))
+    called = Newcomers(state, stage.annealing, Doubted((0, 1), EVERY))
     while not called.is_done:
         called.step(state)
     return called
@@ -38,11 +39,13 @@ def test_what_classes_do_not_show_is_found(
 ) -> None:
     state, stage = begun
     monkeypatch.setattr(newcomers, "_NUM_ATTEMPTS", 2)
+    monkeypatch.setattr(newcomers, "_NUM_SWEEPS", 20)
     maps = _climb(state, stage).chosen()
     assert maps is not None
-    images = state.weighted(EVERY, stage.ground.band)
-    found = stage.ground.comparer.compare(maps, images, stage.ground.band, state.shift_prior, balance=0.0)
-    is_same = found.log_evidence.argmax(1).numpy() == read_truth(two_structures).labels
+    ground = stage.sampling.ground
+    source = LatticeSlices(ground.lattice, maps, GridSlicers())
+    found = log_evidence_on_grid(source, state.weighted(EVERY, ground.band), ground.band, state.shift_prior)
+    is_same = found.argmax(1).numpy() == read_truth(two_structures).labels
     assert max(is_same.mean(), 1 - is_same.mean()) > 0.95
 
 
@@ -52,6 +55,7 @@ def test_of_attempts_that_is_chosen_which_explains_best_images_that_it_is_not_ma
     state, stage = begun
     monkeypatch.setattr(newcomers, "_NUM_ATTEMPTS", 3)
     called = Newcomers(state, stage.annealing, Doubted((0, 1), EVERY))
+    monkeypatch.setattr(called._sampling, "look_closely", lambda state: None)
     monkeypatch.setattr(called, "_from_nothing", lambda state: called._sampling)
     called._evidence_before = torch.linspace(0, 0.1, len(EVERY))
     best = torch.full((2, 1, 1, 1), 5.0)

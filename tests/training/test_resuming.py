@@ -69,14 +69,14 @@ def test_resuming_between_passes_equals_not_stopping(
 def test_resuming_between_epochs_of_ab_initio_equals_not_stopping(prepare: Callable[..., Any], tmp_path: Path) -> None:
     settings = {"n_imgs_pose_search": 500, "log_heavy_interval": 1}
     trainer, _ = prepare(tmp_path / "whole", **settings)
-    # Fewer than there are: which of them the stage begins with is drawn.
-    trainer.stages[0].num_images_to_start = 20
+    # Fewer than there are: which of them the maps climb on is drawn.
+    trainer.stages[0].num_images = 20
     trainer.run()
     run = RunFolder(tmp_path / "whole")
     first = run.weights_path(run.epochs()[0])
     assert load_checkpoint(first).extra["stage"] == 0
     trainer, listener = prepare(tmp_path / "resumed", load=first, **settings)
-    trainer.stages[0].num_images_to_start = 20
+    trainer.stages[0].num_images = 20
     trainer.run()
     assert listener.stages == ["ab initio", "search", "refinement"]
     whole, resumed = _latents(tmp_path / "whole"), _latents(tmp_path / "resumed")

@@ -243,6 +243,7 @@ def test_an_image_in_doubt_counts_once_however_many_poses_it_is_added_at(
 ) -> None:
     """What it adds to the denominators is its power, wherever: sums over the lattice stay the same."""
     state, stage = begun
+    state.classes.log_evidence[:] = 0.0
     index = next(stage.batches(state))
     stage.step(state, index)
     current = stage.current

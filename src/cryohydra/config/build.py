@@ -29,7 +29,7 @@ from cryohydra.model.tables import ClassScores, Conformation, ConformationTable,
 from cryohydra.physics.noise import NoiseSpectrum, spectrum_of_corners
 from cryohydra.training.ab_initio import AbInitio
 from cryohydra.training.annealing import Annealing
-from cryohydra.training.ascent import NUM_IMAGES_TO_START
+from cryohydra.training.gibbs import num_parts_of
 from cryohydra.training.gradient_search import GradientSearch
 from cryohydra.training.known_poses import KnownPoses
 from cryohydra.training.listener import Listener
@@ -45,10 +45,11 @@ IMAGES_FOR_NOISE = 2000
 _KNOWN_POSE_PASSES = 30
 _AB_INITIO_SHARE = 0.7
 """Of the visits in which poses may be searched, how many may go to finding maps; the rest is the search's."""
-_STEPS_OF_SEEDS = 20
-"""Of ab initio where every class has a map to start from: only the maps' scale and the images' shifts are found."""
-_LARGEST_BATCH = 300
-"""Images compared with everything at once in ab initio: memory grows with them and with the classes."""
+_NUM_SWEEPS, _SWEEPS_OF_SEEDS = 100, 10
+"""Of ab initio over its images; fewer where every class has a map: only its scale and images' shifts are found."""
+_FEWEST_FOR_MAPS, _IMAGES_OF_A_MAP = 2000, 500
+"""Images on which maps climb in ab initio, of all classes together and for each: enough for 200 kDa at a
+signal-to-noise ratio of 0.05."""
 _SEARCH_BATCH, _SEARCH_BATCH_ON_GPU = 512, 4096
 """Images at a time, at least, in the search; what it holds of their scores is bounded besides."""
 _LARGEST_SHIFT = 0.16
@@ -182,24 +183,21 @@ def _rough_radius(settings: Settings, box_size: int) -> int:
 
 
 def _ab_initio(settings: Settings, state: TrainingState, bound: int) -> AbInitio:
-    box_size = state.images.box_size
-    last_radius = _rough_radius(settings, box_size)
-    # Small batches: many noisy steps leave local optima that few sure ones do not.
-    batch_size = min(max(50, 25 * settings.n_classes), _LARGEST_BATCH, len(state))
-    affordable = max(batch_size, min(bound - len(state), int(_AB_INITIO_SHARE * bound)))
-    most = NUM_IMAGES_TO_START
+    last_radius, num_classes = _rough_radius(settings, state.images.box_size), state.num_classes
+    num_images = max(_FEWEST_FOR_MAPS, _IMAGES_OF_A_MAP * num_classes)
+    if settings.n_imgs_pretrain > 0:
+        num_images = min(num_images, settings.n_imgs_pretrain)
+    num_images = min(num_images, len(state))
+    num_parts = num_parts_of(num_images, num_classes)
     has_all = state.seeds is not None and bool(state.seeds.has_map.all())
+    num_sweeps = _SWEEPS_OF_SEEDS if has_all else _NUM_SWEEPS
+    affordable = min(bound - len(state), int(_AB_INITIO_SHARE * bound))
     annealing = Annealing(
-        num_steps=min(_STEPS_OF_SEEDS if has_all else Annealing.num_steps, affordable // batch_size),
+        num_steps=max(1, min(num_sweeps * num_parts, affordable * num_parts // num_images)),
         first_radius=min(Annealing.first_radius, last_radius),
         last_radius=last_radius,
     )
-    return AbInitio(
-        annealing,
-        batch_size=batch_size,
-        max_images=affordable,
-        num_images_to_start=min(settings.n_imgs_pretrain, most) if settings.n_imgs_pretrain > 0 else most,
-    )
+    return AbInitio(annealing, num_images=num_images, batch_size=-(-num_images // num_parts))
 
 
 def build_search(

@@ -9,7 +9,7 @@ from cryohydra.config.measured import Linear
 from cryohydra.config.rehearsal import Rehearsal, Written, usual_radius
 from cryohydra.config.settings import Settings
 from cryohydra.data.source import ParticleSource
-from cryohydra.training.ab_initio import AbInitio
+from cryohydra.training.ab_initio import SWEEPS_OF_AN_EPOCH, AbInitio
 from cryohydra.training.class_variation import MOST_VARIED
 from cryohydra.training.gradient_search import GradientSearch
 from cryohydra.training.known_poses import KnownPoses
@@ -21,8 +21,8 @@ from cryohydra.training.stage import Stage
 
 _BYTES_OF_OPTICS = 100
 """Of each image: optics, and where it is in its file."""
-_SETTLING_STEPS = 80
-"""In the last band of ab initio, which ends where forty steps explain no more than the forty before."""
+_SETTLING_SWEEPS = 30
+"""Over the images of ab initio in its last band: it ends where ten explain no more than the ten before."""
 _SEARCHING_PASSES = 2
 """Over all images; the third finds that steps do as well."""
 _SETTLING_PASSES = 4
@@ -139,7 +139,7 @@ def _usual_epochs(stage: Stage, known_radius: int, num: int) -> int:
     if isinstance(stage, Refinement):
         return min(_USUAL_EPOCHS, stage.plan.max_epochs)
     if isinstance(stage, AbInitio):
-        return math.ceil(_usual_steps(stage) / math.ceil(num / stage.batch_size))
+        return math.ceil(_usual_steps(stage) * stage.batch_size / (SWEEPS_OF_AN_EPOCH * stage.num_images))
     return stage.max_images // num
 
 
@@ -185,9 +185,9 @@ def _ab_initio(stage: AbInitio, measured: Rehearsal) -> StageForecast:
 
 
 def _usual_steps(stage: AbInitio) -> int:
-    """Until the last band explains no more than a while before, no newcomer being called."""
+    """Until the last band explains no more than a while before."""
     plan = stage.annealing
-    return min(plan.num_steps, round(plan.warm_share * plan.num_steps) + _SETTLING_STEPS)
+    return min(plan.num_steps, plan.num_warm_steps + _SETTLING_SWEEPS * stage.num_images // stage.batch_size)
 
 
 @dataclass(frozen=True)

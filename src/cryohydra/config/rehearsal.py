@@ -40,8 +40,9 @@ from cryohydra.training.trainer import Trainer
 
 NUM_REHEARSED = 512
 """Images: as many as the largest batches have, so that most are rehearsed as they are."""
-_STEPS = 70
-"""Of ab initio, in which the maps come to know enough for the time to be that of a training."""
+_STEPS, _WARM_SHARE = 40, 0.75
+"""Of ab initio, in which the maps come to know enough for the time to be that of a training, and their part in which
+the band grows."""
 _FEWEST_FIT_STEPS, _MOST_FIT_STEPS = 10, 40
 """Between them the time of a step is told."""
 _FEW = 32
@@ -245,7 +246,7 @@ class _Rehearsing:
         stage.step(self.state, index)
 
     def _ab_initio(self, stage: AbInitio) -> dict[int, Cost]:
-        """All of it in few steps, since what is compared closely depends on what the maps know already.
+        """All of it in few steps, since how many shifts are compared depends on what the maps know already.
 
         Of each band the last step counts: the first lays out the grid.
         """
@@ -253,16 +254,20 @@ class _Rehearsing:
         assert isinstance(whole, AbInitio)
         plan, found = whole.annealing, {}
         num_steps = min(plan.num_steps, _STEPS)
-        # How many shifts are compared follows from what is known of them by then.
-        memory_of_shifts = plan.memory_of_shifts ** (plan.num_steps / num_steps)
-        stage.annealing = replace(plan, num_steps=num_steps, memory_of_shifts=memory_of_shifts)
+        num_warm_steps = min(plan.num_warm_steps, max(1, round(_WARM_SHARE * num_steps)))
+        # What is known of shifts by then follows.
+        memory_of_shifts = plan.memory_of_shifts ** (plan.num_warm_steps / num_warm_steps)
+        stage.annealing = replace(
+            plan, num_steps=num_steps, num_warm_steps=num_warm_steps, memory_of_shifts=memory_of_shifts
+        )
+        # As many as in the training, if it takes the same ones again.
+        stage.num_images = whole.num_images
         stage.begin(self.state)
-        # The last step of all may call newcomers.
-        for step in range(max(1, num_steps - 1)):
+        for step in range(num_steps):
             radius = stage.annealing.radius(step)
             if radius not in found:
                 self.says(f"ab initio, band {radius}")
-            found[radius] = measure(lambda: stage.step(self.state, self._index(self._batch(stage))), self.device)
+            found[radius] = measure(lambda: stage.step(self.state, stage.sampling.next_members()), self.device)
         return found
 
     def _known_poses(self, stage: KnownPoses) -> Linear:

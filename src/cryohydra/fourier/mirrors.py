@@ -6,7 +6,7 @@ import torch
 
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.band import Band
-from cryohydra.geometry.so3_grid import mirrored_indices
+from cryohydra.geometry.so3_grid import mirrored_indices, num_rotations
 
 
 class Mirrors:
@@ -20,8 +20,13 @@ class Mirrors:
     rotation_index: Int[Tensor, "4 c"]
     """Rotations of the level in fours: a quarter of them, and those whose slices mirror theirs in y, x and both."""
 
-    def __init__(self, band: Band, level: int):
-        """Find them for the grid of a level."""
+    def __init__(self, band: Band, level: int, num_grids: int = 1):
+        """Find them for the grid of a level.
+
+        Args:
+            num_grids: How many such grids stand beside one another, as those of several classes that are compared as
+                one.
+        """
         points, device = band.points, band.points.device
         side = 2 * band.radius + 1
         number = torch.full((side**2,), -1, device=device)
@@ -35,7 +40,8 @@ class Mirrors:
         # A point on an axis is its own mirror image.
         num_same = torch.where(corner == 0, 2.0, 1.0).prod(1)
         self._weight = 0.5 / num_same.sqrt()
-        self.rotation_index = mirrored_indices(level, device)
+        first = num_rotations(level) * torch.arange(num_grids, device=device)[:, None]
+        self.rotation_index = (first + mirrored_indices(level, device)[:, None]).flatten(1)
         self._order = self.rotation_index.flatten().argsort()
 
     def split(self, values: Float[Tensor, "*batch p"]) -> Float[Tensor, "4 *batch m"]:
@@ -56,9 +62,9 @@ class Mirrors:
 
 
 @functools.lru_cache(maxsize=8)
-def mirrors_of(band: Band, level: int) -> Mirrors:
-    """Those of a band and the grid of a level, found once."""
-    return Mirrors(band, level)
+def mirrors_of(band: Band, level: int, num_grids: int = 1) -> Mirrors:
+    """Those of a band and the grid of a level, or of several such grids, found once."""
+    return Mirrors(band, level, num_grids)
 
 
 def mirror_(parts: Float[Tensor, "4 *batch"]) -> Float[Tensor, "4 *batch"]:

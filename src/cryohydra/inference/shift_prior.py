@@ -36,6 +36,12 @@ class ShiftPrior:
         reach = min(self.extent_px, _REACH * (self.mean_square_px / 2) ** 0.5 + step_px / 2)
         return shift_grid(reach, step_px, self.centre_px)
 
+    def within(self, shift_px: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:
+        """Shifts drawn to the edge of the disc where they lie beyond it."""
+        beyond = (self.square_distance(shift_px).sqrt() / max(self.extent_px, 1e-20)).clamp(min=1)[..., None]
+        centre = torch.tensor(self.centre_px, device=shift_px.device)
+        return centre + (shift_px - centre) / beyond
+
     def square_distance(self, shift_px: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch"]:
         """Of shifts from the centre, in square pixels."""
         (x, y), (centre_x, centre_y) = shift_px.unbind(-1), self.centre_px

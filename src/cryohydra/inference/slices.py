@@ -10,9 +10,11 @@ from cryohydra._device import chunks
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.lattice import (
+    Corners,
     GridSlicer,
     Lattice,
     correct_interpolation,
+    cut,
     interpolate,
     interpolate_with_gradient,
     slice_frequencies,
@@ -84,6 +86,12 @@ class LatticeSlices:
     def on_grid(self, band: Band, rotations: Float[Tensor, "q 3 3"]) -> Float[Tensor, "k q p"]:
         """Every class's slice at every rotation."""
         return self._slicers.slicer(self.lattice, band, rotations).cut(self._values)
+
+    def at_rotations(self, band: Band, rotations: Float[Tensor, "q 3 3"]) -> Float[Tensor, "k q p"]:
+        """The same, at rotations that are asked for but once: nothing is remembered."""
+        corners = Corners.around(self.lattice, slice_frequencies(band, rotations).flatten(0, 1))
+        slices = cut(self._values.flatten(1).T.contiguous(), corners)
+        return slices.T.reshape(self.num_classes, len(rotations), -1)
 
     def of_candidates(
         self, band: Band, class_index: Int[Tensor, "m"], rotation: Float[Tensor, "m 3 3"]

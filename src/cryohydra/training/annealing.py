@@ -1,8 +1,8 @@
-"""How ab initio goes from coarse and bold to fine and careful."""
+"""How maps that climb from nothing go from coarse to fine."""
 
 from dataclasses import dataclass
 
-from cryohydra.geometry.so3_grid import angular_step, level_for_step
+from cryohydra.geometry.so3_grid import angular_step
 
 RESOLVED = 2.1
 """A grid of step s resolves up to RESOLVED / s Fourier pixels of a particle half as wide as the box."""
@@ -12,18 +12,14 @@ TOLERATED = 3.2
 
 @dataclass(frozen=True)
 class Annealing:
-    """How band, step and balance go from start to end."""
+    """How band and balance go from start to end."""
 
-    num_steps: int = 400
-    warm_share: float = 0.5
-    """Part of the steps after which band and balance have their last values."""
+    num_steps: int = 1000
+    """At most."""
+    num_warm_steps: int = 80
+    """After which band and balance have their last values."""
     first_radius: int = 4
     last_radius: int = 10
-    first_rate: float = 0.5
-    """Step along the ascent in the first step; more than 1 - momentum overshoots, which leaves local optima."""
-    averaging: float = 3.0
-    """How many times as much as its signal needs to equal its noise a map averages over in the last step."""
-    momentum: float = 0.9
     last_balance: float = 0.25
     """How much of the pull towards equal shares is left at the end."""
     memory: float = 0.8
@@ -33,29 +29,15 @@ class Annealing:
 
     def progress(self, step: int) -> float:
         """From 0 to 1 over the warm part."""
-        return min(1.0, step / (self.warm_share * self.num_steps))
+        return min(1.0, step / self.num_warm_steps)
 
     def radius(self, step: int) -> int:
         """Grows in a straight line, in Fourier pixels; the last only where the warm part ends."""
         return self.first_radius + int((self.last_radius - self.first_radius) * self.progress(step))
 
-    def rate(self, step: int, signal: float) -> float:
-        """Falls exponentially over all steps, to where maps of many batches are averaged if the signal is weak.
-
-        Args:
-            signal: Power of the signal over that of the noise in what a step gathers at a point of a map.
-        """
-        last = (1 - self.momentum) * signal / (signal + self.averaging)
-        return self.first_rate * (last / self.first_rate) ** (step / self.num_steps)
-
     def balance(self, step: int) -> float:
         """How much classes are pulled towards equal shares."""
         return 1 + (self.last_balance - 1) * self.progress(step)
-
-
-def level_for_radius(radius: int) -> int:
-    """The coarsest grid of rotations that will do for a band."""
-    return level_for_step(TOLERATED / radius)
 
 
 def shift_step(level: int, box_size: int) -> float:

@@ -2,32 +2,57 @@
 
 An average over all poses that are possible holds maps in wrong ones, and an image that is compared with a map that it
 is part of is held where it was. So the images go through in parts: those of one are taken out of the sums, compared
-with the maps of all other parts, and added anew, each at a class and a rotation that are drawn (Gibbs sampling; Geman
-and Geman, IEEE PAMI 1984). What images say of such maps is not flattered by what they gave to them.
+with the maps of all other parts, and added anew, each at a class and a pose that are drawn (Gibbs sampling; Geman and
+Geman, IEEE PAMI 1984). What images say of such maps is not flattered by what they gave to them.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, dataclass, replace
+from typing import Any
 
 import torch
 
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.band import Band
-from cryohydra.fourier.lattice import to_frequency
+from cryohydra.fourier.hartley import shift_hartley
+from cryohydra.fourier.lattice import enlarge
 from cryohydra.geometry.rotations import random_rotations
 from cryohydra.inference.images import WeightedImages
-from cryohydra.inference.reconstruction import ClassSums, ratio
-from cryohydra.physics.pose import Pose
+from cryohydra.inference.reconstruction import ClassSums
+from cryohydra.inference.slices import GridSlicers, LatticeSlices
 from cryohydra.training.annealing import Annealing
-from cryohydra.training.ascent import Ground, drawn_to_density, followed, power_over_noise, unexplained_power
+from cryohydra.training.ground import Ground, followed, power_over_noise, unexplained_power
+from cryohydra.training.pose_draws import DrawnPoses, Placement, draw, log_evidence_on_grid, shift_step
+from cryohydra.training.seeds import Seeds
 from cryohydra.training.state import TrainingState
 
-_NUM_PARTS = 6
-_NUM_SWEEPS_TO_JUDGE = 4
+_FEWEST_PARTS = 6
+_IMAGES_OF_A_PART = 40
+"""For each map: the fewer, the sooner maps follow."""
+_FEWEST_IMAGES_OF_A_PART = 80
+_NUM_SWEEPS_TO_SETTLE = 4
 """Over all images, for maps that there are already: in the first the noise is not known yet."""
-_LEAST_SHARE = 0.02
-"""See `ClassSums.solve`. Damped by their signal-to-noise ratio as well, maps never leave the poses they begin with."""
+_MEMORY_OF_EVIDENCE = 0.8
+"""Part of the evidence that is left of what an image said before: each time it meets few poses, in other maps."""
+_RESCALED = 0.5, 2.0
+"""By how much a map that is held may be too strong or too weak for one batch to say so."""
+_MOST_SAID = 30.0
+"""Nats by which the mean image may tell poses apart: of a peak that is steeper no coarse grid hits a flank."""
+_LEAST_SAID = 1e-3
+"""Part of what all images of a batch say of the scale of maps that counts for each of them."""
+
+
+@dataclass(frozen=True)
+class _Laid:
+    """How the images of a part are laid into the maps."""
+
+    placement: Placement
+    near_shifts: Float[Tensor, "b s 2"]
+    of_shift: Float[Tensor, "b s"]
+    """How much of an image each of these has."""
+    radius: int
+    """Up to which they count."""
 
 
 class GibbsSampling:
@@ -40,40 +65,57 @@ class GibbsSampling:
         plan: Annealing,
         members: Int[Tensor, "m"],
         num_maps: int,
-        class_index: Int[Tensor, "m"],
-        pose: Pose,
+        placement: Placement,
+        seeds: Seeds | None = None,
     ):
         """Add every image to the maps.
 
         Args:
             members: The images to climb on.
-            class_index: The map that each begins in.
-            pose: Of each in that map, beside the shift that is known; the class axis has length one.
+            placement: Where each lies in the beginning.
+            seeds: Maps that are known, of which only the scale follows the images, and labels.
         """
-        self.plan, self.ground, self.members = plan, ground, members
+        self.plan, self.ground, self.members, self.seeds = plan, ground, members, seeds
         self.shift_prior = state.shift_prior
-        self.part = torch.randperm(len(members), generator=state.generator) % _NUM_PARTS
+        num_parts = num_parts_of(len(members), num_maps)
+        self.part = torch.randperm(len(members), generator=state.generator) % num_parts
         self.unexplained = unexplained_power(state, ground, members)
         self.log_evidence = torch.zeros(len(members), num_maps, device=state.device)
-        """Of each image in the maps of all other parts, as it was last compared; over that of noise alone."""
+        """Of each image in the maps of all other parts, the last visits weighing most; over that of noise alone."""
+        self.temperature = torch.ones((), device=state.device)
+        """By which log likelihoods are divided, so that images that say much can still leave where they are."""
         self.step_count = 0
-        self._sums = ClassSums.empty(ground.lattice, num_maps, state.device, _NUM_PARTS)
-        for part in range(_NUM_PARTS):
-            rows = self._rows(part)
-            there = rows.to(state.device)
-            images = state.weighted(members[rows], ground.band)
-            self._add(part, images, ground.band, class_index[there], pose.rotation[there], pose.shift_px[there])
+        self.scale = torch.ones(num_maps, device=state.device)
+        """Of maps that are held."""
+        self._slicers = GridSlicers()
+        self._known = None if seeds is None else enlarge(seeds.values, ground.lattice)
+        self.compared = ground.mask.new_zeros(num_maps, *ground.lattice.shape)
+        """The maps that the last step's images met."""
+        self._sums = ClassSums.empty(ground.lattice, num_maps, state.device, num_parts)
+        self._laid: list[_Laid] = []
+        for part in range(num_parts):
+            rows = self._rows(part).to(state.device)
+            there = Placement(placement.class_index[rows], placement.rotation[rows], placement.shift_px[rows])
+            shifts = there.shift_px[:, None]
+            self._laid.append(_Laid(there, shifts, torch.ones_like(shifts[..., 0]), ground.band.radius))
+            self._lay(state, part)
 
     @classmethod
     def from_nothing(
-        cls, state: TrainingState, ground: Ground, plan: Annealing, members: Int[Tensor, "m"], num_maps: int
+        cls,
+        state: TrainingState,
+        ground: Ground,
+        plan: Annealing,
+        members: Int[Tensor, "m"],
+        num_maps: int,
+        seeds: Seeds | None = None,
     ) -> "GibbsSampling":
         """Give every image a class and a rotation at random."""
         generator, device = state.generator, state.device
         class_index = torch.randint(num_maps, (len(members),), generator=generator).to(device)
-        rotation = random_rotations(len(members), generator).to(device)[:, None, None]
-        pose = Pose(rotation, torch.zeros_like(rotation[..., 0, :2]))
-        return cls(state, ground, plan, members, num_maps, class_index, pose)
+        rotation = random_rotations(len(members), generator).to(device)
+        centre = torch.tensor(state.shift_prior.centre_px, device=device).expand(len(members), 2)
+        return cls(state, ground, plan, members, num_maps, Placement(class_index, rotation, centre), seeds)
 
     @classmethod
     def from_classes(
@@ -83,10 +125,16 @@ class GibbsSampling:
         rows, device = members.to(state.device), state.device
         likeliest = state.classes.log_posterior(rows)[:, list(classes)].argmax(1)
         taken = torch.tensor(classes, device=device)[likeliest]
-        rotation, shift_px = state.poses.rotation[rows, :, taken], state.poses.shift_px[rows, :, taken]
-        pose = Pose(rotation[:, :, None], (shift_px - state.known_shift_px[rows][:, None])[:, :, None])
-        plan = replace(plan, num_steps=_NUM_SWEEPS_TO_JUDGE * _NUM_PARTS, first_radius=plan.last_radius)
-        return cls(state, ground, plan, members, len(classes), likeliest, pose)
+        shift_px = state.poses.shift_px[rows, 0, taken] - state.known_shift_px[rows]
+        placement = Placement(likeliest, state.poses.rotation[rows, 0, taken], shift_px)
+        num_steps = _NUM_SWEEPS_TO_SETTLE * num_parts_of(len(members), len(classes))
+        plan = replace(plan, num_steps=num_steps, first_radius=plan.last_radius)
+        return cls(state, ground, plan, members, len(classes), placement)
+
+    @property
+    def num_parts(self) -> int:
+        """Of the images; a step draws the poses of one."""
+        return len(self._laid)
 
     @property
     def evidence(self) -> Float[Tensor, "m"]:
@@ -98,59 +146,163 @@ class GibbsSampling:
         """Whether all steps are made."""
         return self.step_count >= self.plan.num_steps
 
-    def step(self, state: TrainingState) -> tuple[float, str]:
+    def next_members(self) -> Int[Tensor, "b"]:
+        """Those whose poses the next step draws."""
+        return self.members[self._rows(self.step_count % self.num_parts)]
+
+    def step(self, state: TrainingState) -> DrawnPoses:
         """Draw the poses of one part anew.
 
         Returns:
-            Mean evidence of its images, and a note on it.
+            Them, with the evidence of several visits.
         """
-        part = self.step_count % _NUM_PARTS
-        rows, radius = self._rows(part), self.plan.radius(self.step_count)
-        band = Band(self.ground.band.box_size, radius, state.device)
-        # What the maps leave unexplained is noise to them.
-        trust = 1 / self.unexplained[band.shells]
-        whole = state.weighted(self.members[rows], self.ground.band).at(self.ground.band.within(radius))
-        images = WeightedImages(whole.score * trust, whole.power * trust, whole.constant)
-        maps = self._maps_of([other for other in range(_NUM_PARTS) if other != part], radius)
-        balance = self.plan.balance(self.step_count)
-        drawn = self.ground.comparer.draw(maps, images, band, self.shift_prior, balance, state.generator)
-        moved = WeightedImages(drawn.score[:, None] / trust, whole.power, whole.constant)
-        rotation = drawn.rotation[:, None, None]
-        self._add(part, moved, band, drawn.class_index, rotation, torch.zeros_like(rotation[..., 0, :2]))
-        explained = 2 * drawn.score * drawn.slices - images.power[:, 0] * drawn.slices.square()
-        residual = power_over_noise(whole) - explained.mean(0) / trust
-        self.unexplained = followed(self.unexplained, residual, band, self.plan.memory)
-        self.log_evidence[rows.to(state.device)] = drawn.log_evidence
+        part, radius = self.step_count % self.num_parts, self.plan.radius(self.step_count)
+        band, members = Band(self.ground.band.box_size, radius, state.device), self.next_members()
+        whole, images = self._weighted(state, members, band, self.temperature)
+        self.compared = self.maps_without(part)
+        source = LatticeSlices(self.ground.lattice, self.compared, self._slicers)
+        balance, placement = self.plan.balance(self.step_count), self._laid[part].placement
+        log_prior = self._log_prior(state, members)
+        drawn = draw(source, images, band, self.shift_prior, placement, balance, log_prior, state.generator)
+        self._laid[part] = _Laid(drawn.placement, drawn.near_shifts, drawn.of_shift, radius)
+        score = self._lay(state, part)
+        # What is left of images by maps that they are no part of.
+        explained = (2 * score * drawn.slices - whole.power[:, 0] * drawn.slices.square()).mean(0)
+        self.unexplained = followed(self.unexplained, power_over_noise(whole) - explained, band, self.plan.memory)
+        self._learn_spread(drawn, band)
+        temperature = self.temperature
+        said = (temperature * drawn.log_evidence.logsumexp(1).mean() / _MOST_SAID).clamp(min=1)
+        self.temperature = torch.lerp(said, temperature, self.plan.memory)
+        if self.seeds is not None:
+            self._rescale(whole, score, drawn, band)
+        rows, now = self._rows(part).to(state.device), temperature * drawn.log_evidence
+        if self.step_count >= self.num_parts:
+            before = self.log_evidence[rows]
+            now = torch.logaddexp(before + math.log(_MEMORY_OF_EVIDENCE), now + math.log(1 - _MEMORY_OF_EVIDENCE))
+        self.log_evidence[rows] = now
         self.step_count += 1
-        return float(self.evidence[rows.to(state.device)].mean()), f"band {radius}"
+        return replace(drawn, log_evidence=now)
+
+    def look_closely(self, state: TrainingState) -> None:
+        """Tell the evidence of all images by a fine grid, each still in maps that it is no part of."""
+        band = Band(self.ground.band.box_size, self.plan.radius(self.step_count), state.device)
+        for part in range(self.num_parts):
+            _, images = self._weighted(state, self.members[self._rows(part)], band)
+            source = LatticeSlices(self.ground.lattice, self.maps_without(part), self._slicers)
+            found = log_evidence_on_grid(source, images, band, self.shift_prior)
+            self.log_evidence[self._rows(part).to(state.device)] = found
 
     def maps(self) -> Float[Tensor, "k n n n"]:
         """Those of all images, as wide as the last step's."""
-        return self._maps_of(list(range(_NUM_PARTS)), self.plan.radius(self.step_count))
+        return self._maps_of(list(range(self.num_parts)))
+
+    def maps_without(self, part: int) -> Float[Tensor, "k n n n"]:
+        """Those of the images of all other parts, as wide as the next step's."""
+        return self._maps_of([other for other in range(self.num_parts) if other != part])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where every image lies, and what is known of noise and shifts; maps are made of these."""
+        return {
+            "laid": [astuple(laid) for laid in self._laid],
+            "members": self.members,
+            "part": self.part,
+            "log_evidence": self.log_evidence,
+            "unexplained": self.unexplained,
+            "scale": self.scale,
+            "temperature": self.temperature,
+            "step_count": self.step_count,
+            "mean_square_px": self.shift_prior.mean_square_px,
+        }
+
+    def load_state_dict(self, state: TrainingState, saved: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.members, self.part = saved["members"].cpu(), saved["part"].cpu()
+        for name in ("log_evidence", "unexplained", "scale", "temperature"):
+            setattr(self, name, saved[name].to(state.device))
+        self.step_count = saved["step_count"]
+        self.shift_prior = self.shift_prior.learned(saved["mean_square_px"])
+        for part, (placement, near_shifts, of_shift, radius) in enumerate(saved["laid"]):
+            there = Placement(*(one.to(state.device) for one in placement))
+            self._laid[part] = _Laid(there, near_shifts.to(state.device), of_shift.to(state.device), radius)
+            self._lay(state, part)
 
     def _rows(self, part: int) -> Int[Tensor, "b"]:
         return torch.nonzero(self.part == part)[:, 0]
 
-    def _add(
-        self,
-        part: int,
-        images: WeightedImages,
-        band: Band,
-        class_index: Int[Tensor, "b"],
-        rotation: Float[Tensor, "b 1 1 3 3"],
-        shift_px: Float[Tensor, "b 1 1 2"],
-    ) -> None:
-        """Put images at one pose each in the place of what their part was."""
-        self._sums.forget(part)
-        ones = torch.ones_like(rotation[:, 0, 0, :1, 0])
-        parts = torch.full_like(class_index, part)
-        self._sums.add(images, band, parts, ones, class_index[:, None], rotation, shift_px)
+    def _weighted(
+        self, state: TrainingState, members: Int[Tensor, "b"], band: Band, temperature: Float[Tensor, ""] | float = 1.0
+    ) -> tuple[WeightedImages, WeightedImages]:
+        """Images in a band, and the same where what the maps leave unexplained is noise to them."""
+        whole = state.weighted(members, self.ground.band).at(self.ground.band.within(band.radius))
+        trust = 1 / (temperature * self.unexplained[band.shells])
+        return whole, WeightedImages(whole.score * trust, whole.power * trust, whole.constant)
 
-    def _maps_of(self, parts: list[int], radius: int) -> Float[Tensor, "k n n n"]:
-        """Maps of some parts up to a radius, confined to their density."""
-        ground = self.ground
+    def _log_prior(self, state: TrainingState, members: Int[Tensor, "b"]) -> Float[Tensor, "b k"]:
+        if self.seeds is None:
+            return self.log_evidence.new_zeros(len(members), self.log_evidence.shape[1])
+        return self.seeds.log_prior(members.to(state.device))
+
+    def _lay(self, state: TrainingState, part: int) -> Float[Tensor, "b p"]:
+        """Put the images of a part into the maps, in the place of what it was.
+
+        Returns:
+            Their scores, moved back by the mean over their shifts.
+        """
+        laid = self._laid[part]
+        band = Band(self.ground.band.box_size, laid.radius, state.device)
+        whole = state.weighted(self.members[self._rows(part)], self.ground.band)
+        whole = whole.at(self.ground.band.within(laid.radius))
+        score = shift_hartley(whole.score[:, 0, None], band.frequencies, -laid.near_shifts)
+        score = torch.einsum("bs,bsp->bp", laid.of_shift, score)
+        class_index, rotation = laid.placement.class_index, laid.placement.rotation
+        self._sums.forget(part)
+        self._sums.add(
+            WeightedImages(score[:, None], whole.power, whole.constant),
+            band,
+            torch.full_like(class_index, part),
+            score.new_ones(len(score), 1),
+            class_index[:, None],
+            rotation[:, None, None],
+            score.new_zeros(len(score), 1, 1, 2),
+        )
+        return score
+
+    def _maps_of(self, parts: list[int]) -> Float[Tensor, "k n n n"]:
+        """Maps of some parts, or as they are known."""
         numerator, denominator = (sums[parts].sum(0) for sums in (self._sums.numerator, self._sums.denominator))
-        in_band = ground.distance <= radius
-        values = ratio(numerator, denominator, ground.shells.flatten(), _LEAST_SHARE).unflatten(1, in_band.shape)
-        density = drawn_to_density(ground.lattice, torch.where(in_band, values, 0.0), 1.0)
-        return torch.where(in_band, to_frequency(density * ground.mask), 0.0)
+        radius = self.plan.radius(self.step_count)
+        maps = self.ground.maps_of(numerator, denominator, radius)
+        if self.seeds is None or self._known is None:
+            return maps
+        known = torch.where(self.ground.distance <= radius, self._known, 0.0) * self.scale[:, None, None, None]
+        return torch.where(self.seeds.has_map[:, None, None, None], known, maps)
+
+    def _learn_spread(self, drawn: DrawnPoses, band: Band) -> None:
+        """Re-estimate how far particles lie from the centre, as the noise is re-estimated.
+
+        A point of those nearby stands for its cell, whose own spread is a sixth of the squared step.
+        """
+        prior, memory = self.shift_prior, self.plan.memory_of_shifts
+        if prior.extent_px > 0:
+            found = float((drawn.of_shift * prior.square_distance(drawn.near_shifts)).sum(1).mean())
+            found += (0.5 * shift_step(band)) ** 2 / 6
+            self.shift_prior = prior.learned(memory * prior.mean_square_px + (1 - memory) * found)
+
+    def _rescale(self, whole: WeightedImages, score: Float[Tensor, "b p"], drawn: DrawnPoses, band: Band) -> None:
+        """Bring maps that are held to the scale at which they explain images best, little by little."""
+        assert self.seeds is not None
+        trust = 1 / self.unexplained[band.shells]
+        products = (score * drawn.slices) @ trust, (whole.power[:, 0] * drawn.slices.square()) @ trust
+        class_index = drawn.placement.class_index
+        scored, power = (torch.zeros_like(self.scale).index_add_(0, class_index, one) for one in products)
+        # One in which no image lies is as much too strong as the others are.
+        is_held = self.seeds.has_map
+        scored, power = (of_class + _LEAST_SAID * of_class[is_held].sum() for of_class in (scored, power))
+        best = torch.where(is_held & (power > 0), scored / power, 1.0).clamp(*_RESCALED)
+        self.scale = self.scale * torch.lerp(best, torch.ones_like(best), self.plan.memory)
+
+
+def num_parts_of(num_images: int, num_maps: int) -> int:
+    """Into how many parts images go: an even number, as `ClassSums` wants it."""
+    size = max(_IMAGES_OF_A_PART * num_maps, _FEWEST_IMAGES_OF_A_PART)
+    return max(_FEWEST_PARTS, 2 * round(num_images / size / 2))

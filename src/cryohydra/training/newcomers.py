@@ -14,16 +14,16 @@ import torch
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.inference.selection import CLEARLY_MISSED, is_better, without_the_least_missed
 from cryohydra.training.annealing import Annealing
-from cryohydra.training.ascent import Ground
-from cryohydra.training.gibbs import GibbsSampling
+from cryohydra.training.gibbs import GibbsSampling, num_parts_of
+from cryohydra.training.ground import Ground
 from cryohydra.training.state import TrainingState
 
 _DOUBTED = 1 / 4
 """Part of the classes that climb anew, but two at least: alone, a map takes up the strangers too."""
 _FEWEST_DOUBTED = 2
 _NUM_ATTEMPTS = 4
-_LONGER, _WARM_SHARE = 1.5, 0.35
-"""Than all classes' ascent, in steps: where images are few, poses are found late. But the band grows as fast."""
+_NUM_SWEEPS = 60
+"""Over the images of an attempt."""
 _MOST_IMAGES = 500
 """For each map, drawn from all: enough for a complex of 200 kDa at a signal-to-noise ratio of 0.05."""
 _FEWEST_IMAGES = 50
@@ -60,11 +60,11 @@ class Newcomers:
     def __init__(self, state: TrainingState, plan: Annealing, doubted: Doubted, saved: dict[str, Any] | None = None):
         """Begin the first attempt, or the next one of those that were saved (`state_dict`)."""
         self.doubted = doubted
-        self.plan = replace(plan, num_steps=round(_LONGER * plan.num_steps), warm_share=_WARM_SHARE)
         self.ground = Ground.of(state, plan.last_radius)
         num_maps = len(doubted.classes)
         drawn = torch.randperm(len(doubted.members), generator=state.generator)[: _MOST_IMAGES * num_maps]
         self._members = saved["members"].cpu() if saved else doubted.members[drawn]
+        self.plan = replace(plan, num_steps=_NUM_SWEEPS * num_parts_of(len(self._members), num_maps))
         self._evidence_before: Float[Tensor, "m"] = (
             saved["evidence_before"].to(state.device) if saved else self._evidence_of_classes(state)
         )
@@ -85,10 +85,12 @@ class Newcomers:
             Mean evidence of the images, and a note on it.
         """
         which = f"{len(self.doubted.classes)} newcomers, attempt {self.num_attempts + 1} of {_NUM_ATTEMPTS}"
-        gain, note = self._sampling.step(state)
-        if self._sampling.is_done:
+        sampling = self._sampling
+        radius = sampling.plan.radius(sampling.step_count)
+        gain = float(sampling.step(state).log_evidence.logsumexp(1).mean())
+        if sampling.is_done:
             self._judge(state)
-        return gain, f"{which}, {note}"
+        return gain, f"{which}, band {radius}"
 
     def state_dict(self) -> dict[str, Any]:
         """What the attempts that are over have come to; one that was cut short begins anew."""
@@ -107,6 +109,7 @@ class Newcomers:
         return maps if is_better(self._evidence_before, evidence) else None
 
     def _judge(self, state: TrainingState) -> None:
+        self._sampling.look_closely(state)
         evidence = self._sampling.evidence
         if self._best is None or evidence.mean() > self._best[1].mean():
             self._best = self._sampling.maps(), evidence
@@ -122,4 +125,5 @@ class Newcomers:
         sampling = GibbsSampling.from_classes(state, self.ground, self.plan, self._members, self.doubted.classes)
         while not sampling.is_done:
             sampling.step(state)
+        sampling.look_closely(state)
         return sampling.evidence

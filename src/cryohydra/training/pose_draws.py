@@ -1,0 +1,256 @@
+"""A class and a pose of each image, drawn by its posterior without a look at all poses.
+
+What is compared with an image is a coarse grid of rotations, turned at random in every step, and where the image was
+before. Drawn among these by their posterior, an image comes in the course of steps to each pose as often as that is
+likely, as if a fine grid had been compared each time (a Markov chain with an independent sample of candidates that
+keeps its place among them: Tjelmeland, Tech. Rep. Statistics 4/2004, NTNU Trondheim). Then it moves to one of a few
+poses nearby, drawn in the same way.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from cryohydra._device import chunks, matrix_dtype
+from cryohydra._typing import Float, Int, Tensor
+from cryohydra.fourier.band import Band
+from cryohydra.fourier.hartley import shift_hartley
+from cryohydra.fourier.mirrors import mirrors_of
+from cryohydra.geometry.rotations import random_rotations, rotation_vector_to_matrix
+from cryohydra.geometry.shift_grid import shift_grid
+from cryohydra.geometry.so3_grid import all_rotations, angular_step
+from cryohydra.inference.even_views import log_weight_of_views
+from cryohydra.inference.images import WeightedImages
+from cryohydra.inference.pairs import ImagesOfClasses
+from cryohydra.inference.shift_prior import ShiftPrior
+from cryohydra.inference.slices import LatticeSlices
+from cryohydra.inference.whole_grid import WholeGridComparison
+
+_LEVEL = 1
+"""Of the grid that is turned at random: 576 rotations, 30 degrees apart."""
+_FINE_LEVEL = 2
+"""Of the grid by which evidence is told."""
+_SHIFTED_RADIUS = 8
+"""In Fourier pixels: shifts that are drawn anew leave what is finer than that to those nearby."""
+_NUM_NEAR = 8
+"""Poses nearby, beside where an image is."""
+_REACH = 0.45
+"""How far those lie along each axis, in steps of the finer grid; for every other image half as far."""
+_REACH_OF_SHIFTS = 1.12
+"""How far shifts nearby lie, in steps of those beside the grid: 21 of half that step."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where each image of a batch lies."""
+
+    class_index: Int[Tensor, "b"]
+    rotation: Float[Tensor, "b 3 3"]
+    shift_px: Float[Tensor, "b 2"]
+    """Beside the one that is known."""
+
+
+@dataclass(frozen=True)
+class DrawnPoses:
+    """What a draw leaves."""
+
+    placement: Placement
+    near_shifts: Float[Tensor, "b s 2"]
+    of_shift: Float[Tensor, "b s"]
+    """Posterior of these at the rotation drawn; one of them is drawn."""
+    slices: Float[Tensor, "b p"]
+    """Of its class, at that rotation."""
+    log_evidence: Float[Tensor, "b k"]
+    """Over that of noise alone, by the turned grid only: right in the mean over many draws."""
+    likeliest: Float[Tensor, "b k 3 3"]
+    """Rotation of that grid in each class."""
+
+
+def draw(
+    source: LatticeSlices,
+    images: WeightedImages,
+    band: Band,
+    shift_prior: ShiftPrior,
+    before: Placement,
+    balance: float,
+    log_prior: Float[Tensor, "b k"],
+    generator: torch.Generator,
+) -> DrawnPoses:
+    """Draw class, rotation and shift of each image by their posterior, maps looked at from all sides alike.
+
+    Args:
+        images: In the band.
+        before: Where they were.
+        balance: How much maps are pulled towards equal shares, from 0 to 1.
+        log_prior: Of the classes of each image.
+        generator: On the CPU.
+    """
+    return _Draw(source, images, band, shift_prior, generator).made(before, balance, log_prior)
+
+
+class _Draw:
+    """A batch in front of maps."""
+
+    def __init__(
+        self,
+        source: LatticeSlices,
+        images: WeightedImages,
+        band: Band,
+        shift_prior: ShiftPrior,
+        generator: torch.Generator,
+    ):
+        device = band.frequencies.device
+        self.source, self.images, self.band = source, images, band
+        self.shift_prior, self.generator = shift_prior, generator
+        self.row = torch.arange(len(images), device=device)
+        turn = random_rotations(1, generator).to(device)
+        self.rotations = all_rotations(_LEVEL, device) @ turn
+        step_px = shift_step(band)
+        moved = (torch.rand(2, generator=generator).to(device) - 0.5) * step_px
+        self.shifts = shift_prior.within(shift_prior.grid(step_px).to(device) + moved)
+        # What a point of the grid stands for, and one nearby, of which four have as much room.
+        self.log_cell = -torch.logsumexp(shift_prior.log_density(self.shifts), 0)
+        self.near = shift_grid(_REACH_OF_SHIFTS * step_px, 0.5 * step_px).to(device)
+        self.log_near_cell = self.log_cell - math.log(4)
+        if shift_prior.extent_px == 0:
+            self.near, self.log_near_cell = self.near.new_zeros(1, 2), self.log_cell
+
+    def made(self, before: Placement, balance: float, log_prior: Float[Tensor, "b k"]) -> DrawnPoses:
+        """From anywhere or where it was, then nearby."""
+        log_of_shift = self.shift_prior.log_density(self.shifts) + self.log_cell
+        log_mass = _log_mass(self.source, self.images, self.band, _LEVEL, self.rotations, self.shifts, log_of_shift)
+        log_evidence = log_mass.logsumexp(2) - math.log(len(self.rotations))
+        likeliest = self.rotations[log_mass.argmax(2)]
+        somewhere = self._anywhere(log_mass, before, balance, log_prior)
+        return self._nearby(somewhere, log_evidence, likeliest)
+
+    def _anywhere(
+        self, log_mass: Float[Tensor, "b k q"], before: Placement, balance: float, log_prior: Float[Tensor, "b k"]
+    ) -> Placement:
+        num_rotations = len(self.rotations)
+        cell = (before.rotation.flatten(1) @ self.rotations.flatten(1).T).argmax(1)
+        there = self.row, before.class_index, cell
+        slices = self._cut(before.class_index, before.rotation[:, None])
+        stay = self._compare(slices, self._around(before.shift_px))[:, 0].logsumexp(1) + self.log_near_cell
+        # Where an image was counts to the cell of the grid that it lies in.
+        log_mass = log_mass.index_put(there, torch.logaddexp(log_mass[there], stay))
+        log_evidence = log_mass.logsumexp(2)
+        log_weight = log_prior + balance * balancing_weights(log_evidence + log_prior)
+        of_views = log_weight_of_views(torch.softmax(log_mass, 2), torch.softmax(log_evidence + log_weight, 1))
+        index = drawn((log_mass + of_views + log_weight[:, :, None]).flatten(1), self.generator)
+        class_index, found = index // num_rotations, index % num_rotations
+        chance = torch.rand(len(index), generator=self.generator).to(index.device)
+        stays = (class_index == before.class_index) & (found == cell) & (chance < (stay - log_mass[there]).exp())
+        rotation = torch.where(stays[:, None, None], before.rotation, self.rotations[found])
+        shifts = self.shifts.expand(len(index), -1, 2)
+        at_shifts = self._compare(self._cut(class_index, rotation[:, None]), shifts)[:, 0]
+        shift_px = torch.where(stays[:, None], before.shift_px, self.shifts[drawn(at_shifts, self.generator)])
+        return Placement(class_index, rotation, shift_px)
+
+    def _nearby(
+        self, here: Placement, log_evidence: Float[Tensor, "b k"], likeliest: Float[Tensor, "b k 3 3"]
+    ) -> DrawnPoses:
+        # Seen from a place drawn around it, an image might as well be at any of those drawn around that place.
+        reach = _REACH * angular_step(_FINE_LEVEL) * torch.where(self.row % 2 == 0, 1.0, 0.5)[:, None, None]
+        turns = torch.randn(len(self.row), 1 + _NUM_NEAR, 3, generator=self.generator).to(reach.device) * reach
+        to_place, from_place = rotation_vector_to_matrix(turns).split([1, _NUM_NEAR], dim=1)
+        own = here.rotation[:, None]
+        candidates = torch.cat([own, own @ to_place @ from_place], dim=1)
+        slices, near_shifts = self._cut(here.class_index, candidates), self._around(here.shift_px)
+        compared = self._compare(slices, near_shifts)
+        chosen = self.row, drawn(compared.logsumexp(2), self.generator)
+        at_chosen = compared[chosen]
+        shift_px = near_shifts[self.row, drawn(at_chosen, self.generator)]
+        return DrawnPoses(
+            placement=Placement(here.class_index, candidates[chosen], shift_px),
+            near_shifts=near_shifts,
+            of_shift=torch.softmax(at_chosen, dim=1),
+            slices=slices[chosen],
+            log_evidence=log_evidence,
+            likeliest=likeliest,
+        )
+
+    def _around(self, shift_px: Float[Tensor, "b 2"]) -> Float[Tensor, "b s 2"]:
+        return self.shift_prior.within(shift_px[:, None] + self.near)
+
+    def _cut(self, class_index: Int[Tensor, "b"], rotation: Float[Tensor, "b c 3 3"]) -> Float[Tensor, "b c p"]:
+        which = class_index[:, None].expand(rotation.shape[:2]).flatten()
+        slices = self.source.of_candidates(self.band, which, rotation.flatten(0, 1))
+        return slices.unflatten(0, rotation.shape[:2])
+
+    def _compare(self, slices: Float[Tensor, "b c p"], shift_px: Float[Tensor, "b s 2"]) -> Float[Tensor, "b c s"]:
+        """Log likelihood over that of noise alone, and the density of shifts over that at the centre."""
+        images = self.images
+        score = shift_hartley(images.score[:, 0, None], self.band.frequencies, -shift_px)
+        half_power = 0.5 * torch.einsum("bp,bcp->bc", images.power[:, 0], slices.square())
+        log_likelihood = torch.einsum("bsp,bcp->bcs", score, slices) - half_power[:, :, None]
+        return log_likelihood + self.shift_prior.log_density(shift_px)[:, None]
+
+
+def log_evidence_on_grid(
+    source: LatticeSlices, images: WeightedImages, band: Band, shift_prior: ShiftPrior
+) -> Float[Tensor, "b k"]:
+    """Evidence of each class over that of noise alone, by all rotations of a grid and shifts as fine as the next."""
+    device = band.frequencies.device
+    rotations = all_rotations(_FINE_LEVEL, device)
+    shifts = shift_prior.grid(0.5 * shift_step(band)).to(device)
+    log_prior = shift_prior.log_probability(shifts)
+    log_mass = _log_mass(source, images, band, _FINE_LEVEL, rotations, shifts, log_prior)
+    return log_mass.logsumexp(2) - math.log(len(rotations))
+
+
+def shift_step(band: Band) -> float:
+    """Step in pixels of the shifts beside the turned grid: a quarter of the shortest wave, but no finer than useful."""
+    return band.box_size / (4 * min(band.radius, _SHIFTED_RADIUS))
+
+
+def drawn(log_weight: Float[Tensor, "b n"], generator: torch.Generator) -> Int[Tensor, "b"]:
+    """One of each row, by weights whose logs are given.
+
+    Args:
+        generator: On the CPU.
+    """
+    chance = torch.rand(len(log_weight), 1, generator=generator).to(log_weight.device)
+    up_to = torch.softmax(log_weight, dim=1).cumsum(1)
+    return torch.searchsorted(up_to, chance * up_to[:, -1:]).clamp(max=log_weight.shape[1] - 1)[:, 0]
+
+
+def balancing_weights(evidence: Float[Tensor, "b k"], num_rounds: int = 10) -> Float[Tensor, "k"]:
+    """Log weights under which a batch is shared equally between the classes (Sinkhorn)."""
+    log_weight = evidence.new_zeros(evidence.shape[1])
+    for _ in range(num_rounds):
+        share = torch.softmax(evidence + log_weight, dim=1).mean(0)
+        log_weight = log_weight - (share * len(log_weight) + 1e-6).log()
+    return log_weight
+
+
+def _log_mass(
+    source: LatticeSlices,
+    images: WeightedImages,
+    band: Band,
+    level: int,
+    rotations: Float[Tensor, "q 3 3"],
+    shifts: Float[Tensor, "s 2"],
+    log_of_shift: Float[Tensor, "s"],
+) -> Float[Tensor, "b k q"]:
+    """Log likelihood of each rotation over all shifts.
+
+    Args:
+        rotations: Of a whole level, turned as one or not.
+        log_of_shift: Their log probabilities.
+    """
+    device = band.frequencies.device
+    # A grid that is turned has its mirror images still: those are of the plane of the image.
+    slices = source.at_rotations(band, rotations[mirrors_of(band, level).rotation_index[0]])
+    # All classes as one: each image is laid out but once.
+    mirrors = mirrors_of(band, level, len(slices))
+    comparison = WholeGridComparison(slices.flatten(0, 1)[None], mirrors, matrix_dtype(device))
+    score = shift_hartley(images.score[:, 0, None], band.frequencies, -shifts[None])
+    pairs = ImagesOfClasses.all(len(images), 1, device)
+    log_mass = []
+    for rows in chunks(len(pairs), comparison.numbers_per_pair(len(shifts)), device):
+        image = pairs.image[rows]
+        power = images.power[image, 0]
+        log_mass.append(comparison.compare(score[image], power, log_of_shift, pairs.runs.within(rows)).log_mass)
+    return torch.cat(log_mass).unflatten(1, (len(slices), -1))
