@@ -130,7 +130,7 @@ def test_newcomers_are_tried_out_if_their_images_need_them(
 ) -> None:
     state, stage = begun
     assert stage.plan_of_newcomers is not None
-    stage.plan_of_newcomers = replace(stage.plan_of_newcomers, num_steps=4)
+    monkeypatch.setattr(newcomers, "_NUM_SWEEPS", 1)
     monkeypatch.setattr(Doubted, "of", lambda state: Doubted((0, 1), ROWS))
     monkeypatch.setattr(newcomers, "is_better", lambda before, now: are_needed)
     stage.is_in_doubt, pass_count, maps_before = True, stage.pass_count, state.maps
@@ -172,7 +172,7 @@ def test_newcomers_that_were_stopped_go_on_with_the_next_attempt(
 ) -> None:
     state, stage = begun
     assert stage.plan_of_newcomers is not None
-    stage.plan_of_newcomers = replace(stage.plan_of_newcomers, num_steps=4)
+    monkeypatch.setattr(newcomers, "_NUM_SWEEPS", 1)
     monkeypatch.setattr(Doubted, "of", lambda state: Doubted((0, 1), ROWS))
     stage.newcomers_are_due = True
     while stage.newcomers is None or stage.newcomers.num_attempts < 2:

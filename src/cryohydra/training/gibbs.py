@@ -89,8 +89,6 @@ class GibbsSampling:
         """Of maps that are held."""
         self._slicers = GridSlicers()
         self._known = None if seeds is None else enlarge(seeds.values, ground.lattice)
-        self.compared = ground.mask.new_zeros(num_maps, *ground.lattice.shape)
-        """The maps that the last step's images met."""
         self._sums = ClassSums.empty(ground.lattice, num_maps, state.device, num_parts)
         self._laid: list[_Laid] = []
         for part in range(num_parts):
@@ -99,6 +97,8 @@ class GibbsSampling:
             shifts = there.shift_px[:, None]
             self._laid.append(_Laid(there, shifts, torch.ones_like(shifts[..., 0]), ground.band.radius))
             self._lay(state, part)
+        self.compared = self.maps()
+        """The maps that the last step's images met; at first those of all."""
 
     @classmethod
     def from_nothing(
