@@ -21,16 +21,6 @@ from cryohydra.geometry.so3_grid import all_rotations
 LATTICE, BAND = Lattice(20, 5), Band(20, 5)
 
 
-def test_adding_is_the_transpose_of_cutting(generator: torch.Generator) -> None:
-    """<cut V, s> = <V, add s> for any V and s, on a grid whose slices are shared between rotations."""
-    slicer = GridSlicer(LATTICE, BAND, all_rotations(0))
-    values = torch.randn(2, *LATTICE.shape, generator=generator, dtype=torch.float32)
-    slices = torch.randn(2, len(slicer.rotations), len(BAND), generator=generator)
-    there = (slicer.cut(values) * slices).sum((1, 2))
-    back = (values * slicer.add(slices)).sum((1, 2, 3))
-    torch.testing.assert_close(there, back, rtol=1e-4, atol=1e-2)
-
-
 def test_a_grid_is_cut_as_single_slices_are(generator: torch.Generator) -> None:
     rotations = torch.cat([all_rotations(0), random_rotations(5, generator)])
     values = torch.randn(2, *LATTICE.shape, generator=generator)

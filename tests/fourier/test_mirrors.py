@@ -6,6 +6,7 @@ import torch
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.lattice import slice_frequencies
 from cryohydra.fourier.mirrors import Mirrors, mirror_
+from cryohydra.geometry.rotations import random_rotations
 from cryohydra.geometry.so3_grid import all_rotations, num_rotations
 
 BAND = Band(20, 7)
@@ -60,3 +61,19 @@ def test_values_in_fours_come_back_in_the_order_of_the_grid(generator: torch.Gen
     torch.testing.assert_close(mirrors.to_grid_order(values[:, mirrors.rotation_index].movedim(1, 0)), values)
     row, column = mirrors.place(torch.tensor([[5, 100], [7, 0]]))
     torch.testing.assert_close(mirrors.rotation_index[row, column], torch.tensor([[5, 100], [7, 0]]))
+
+
+def test_grids_side_by_side_keep_their_order(generator: torch.Generator) -> None:
+    mirrors, num = Mirrors(BAND, 1, num_grids=3), num_rotations(1)
+    values = torch.randn(2, 3 * num, generator=generator)
+    torch.testing.assert_close(mirrors.to_grid_order(values[:, mirrors.rotation_index].movedim(1, 0)), values)
+    # Those of the first grid in each four come first.
+    torch.testing.assert_close(mirrors.rotation_index[:, : num // 4], Mirrors(BAND, 1).rotation_index)
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_grid_that_is_turned_keeps_its_mirror_images(level: int, generator: torch.Generator) -> None:
+    index = Mirrors(BAND, level).rotation_index
+    frequencies = slice_frequencies(BAND, all_rotations(level) @ random_rotations(1, generator))
+    expected = _mirrored(BAND, frequencies[index[0]].movedim(1, 2)).movedim(3, 2)
+    torch.testing.assert_close(frequencies[index], expected, atol=1e-6, rtol=0)

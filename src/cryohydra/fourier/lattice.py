@@ -6,7 +6,6 @@ product with sinc^2 along each axis, is divided out beforehand (gridding correct
 """
 
 import itertools
-import math
 from dataclasses import dataclass
 
 import torch
@@ -199,37 +198,9 @@ class GridSlicer:
         orbits = Orbits(band, rotations)
         self._points = orbits.points(torch.arange(len(rotations), device=rotations.device))
         self._corners = Corners.around(lattice, slice_frequencies(band, rotations[orbits.is_cut]).flatten(0, 1))
-        self._by_cut_point: tuple[Tensor, Tensor] | None = None
-        self._by_lattice_point: tuple[Tensor, Tensor, Tensor] | None = None
 
     def cut(self, values: Float[Tensor, "k n n n"]) -> Float[Tensor, "k q p"]:
         """All slices of each volume."""
         columns = values.flatten(1).T.contiguous()
         slices = cut(columns, self._corners).T.contiguous()
         return slices[:, self._points]
-
-    def add(self, slices: Float[Tensor, "k q p"]) -> Float[Tensor, "k n n n"]:
-        """The transpose of `cut`: slices spread over the lattice points around them."""
-        order, first = self._permuted_back()
-        columns = embedding_bag(order, slices.flatten(1).T.contiguous(), first, mode="sum")
-        slice_point, weight, offsets = self._transposed()
-        total = embedding_bag(slice_point, columns, offsets, per_sample_weights=weight, mode="sum")
-        return total.T.unflatten(-1, self.lattice.shape).contiguous()
-
-    def _permuted_back(self) -> tuple[Tensor, Tensor]:
-        """The points of all slices sorted by the point cut that they are, so that it gathers them."""
-        if self._by_cut_point is None:
-            points = self._points.flatten()
-            counts = torch.bincount(points, minlength=len(self._corners.index))
-            self._by_cut_point = (torch.argsort(points), counts.cumsum(0) - counts)
-        return self._by_cut_point
-
-    def _transposed(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The corners sorted by lattice point, so that each of them gathers instead of being scattered to."""
-        if self._by_lattice_point is None:
-            index = self._corners.index.flatten()
-            order = torch.argsort(index)
-            counts = torch.bincount(index, minlength=math.prod(self.lattice.shape))
-            offsets = counts.cumsum(0) - counts
-            self._by_lattice_point = (order // 8, self._corners.weight.flatten()[order], offsets)
-        return self._by_lattice_point
