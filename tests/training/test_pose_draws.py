@@ -32,7 +32,7 @@ class Made:
 
     def draw(self, before: Placement, log_prior: Tensor | None = None) -> DrawnPoses:
         prior = torch.zeros(NUM_IMAGES, 2) if log_prior is None else log_prior
-        return draw(self.source, self.images, BAND, PRIOR, before, 0.0, prior, self.generator)
+        return draw(self.source, self.images, BAND, PRIOR, before, 1, 0.0, prior, self.generator)
 
     def anywhere(self) -> Placement:
         classes = torch.randint(2, (NUM_IMAGES,), generator=self.generator)
@@ -131,7 +131,7 @@ def test_nothing_is_shifted_where_shifts_are_not_searched() -> None:
     none = ShiftPrior(0.0, 0.0)
     at_centre = Placement(clear.truth.class_index, clear.truth.rotation, torch.zeros(NUM_IMAGES, 2))
     no_prior = torch.zeros(NUM_IMAGES, 2)
-    found = draw(clear.source, clear.images, BAND, none, at_centre, 0.0, no_prior, clear.generator)
+    found = draw(clear.source, clear.images, BAND, none, at_centre, 1, 0.0, no_prior, clear.generator)
     assert found.near_shifts.shape == (NUM_IMAGES, 1, 2)
     assert float(found.placement.shift_px.abs().max()) < 1e-12 and torch.all(found.of_shift == 1)
 

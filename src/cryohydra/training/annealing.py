@@ -20,6 +20,8 @@ class Annealing:
     """After which band and balance have their last values."""
     first_radius: int = 4
     last_radius: int = 10
+    level: int = 1
+    """Of the grid of rotations that is turned at random in every step (`draw`): 1 is 30 degrees, 2 is 15."""
     last_balance: float = 0.25
     """How much of the pull towards equal shares is left at the end."""
     memory: float = 0.8

@@ -162,8 +162,9 @@ class GibbsSampling:
         self.compared = self.maps_without(part)
         source = LatticeSlices(self.ground.lattice, self.compared, self._slicers)
         balance, placement = self.plan.balance(self.step_count), self._laid[part].placement
+        level = self.plan.level
         log_prior = self._log_prior(state, members)
-        drawn = draw(source, images, band, self.shift_prior, placement, balance, log_prior, state.generator)
+        drawn = draw(source, images, band, self.shift_prior, placement, level, balance, log_prior, state.generator)
         self._laid[part] = _Laid(drawn.placement, drawn.near_shifts, drawn.of_shift, radius)
         score = self._lay(state, part)
         # What is left of images by maps that they are no part of.

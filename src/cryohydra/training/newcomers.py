@@ -22,8 +22,10 @@ _DOUBTED = 1 / 4
 """Part of the classes that climb anew, but two at least: alone, a map takes up the strangers too."""
 _FEWEST_DOUBTED = 2
 _NUM_ATTEMPTS = 4
-_NUM_SWEEPS = 60
-"""Over the images of an attempt."""
+_NUM_SWEEPS, _NUM_WARM_SWEEPS = 100, 35
+"""Over the images of an attempt: so few find their poses late."""
+_LEVEL = 2
+"""Of the grid of rotations: finer than in ab initio, since images are few."""
 _MOST_IMAGES = 500
 """For each map, drawn from all: enough for a complex of 200 kDa at a signal-to-noise ratio of 0.05."""
 _FEWEST_IMAGES = 50
@@ -64,7 +66,8 @@ class Newcomers:
         num_maps = len(doubted.classes)
         drawn = torch.randperm(len(doubted.members), generator=state.generator)[: _MOST_IMAGES * num_maps]
         self._members = saved["members"].cpu() if saved else doubted.members[drawn]
-        self.plan = replace(plan, num_steps=_NUM_SWEEPS * num_parts_of(len(self._members), num_maps))
+        sweep = num_parts_of(len(self._members), num_maps)
+        self.plan = replace(plan, num_steps=_NUM_SWEEPS * sweep, num_warm_steps=_NUM_WARM_SWEEPS * sweep, level=_LEVEL)
         self._evidence_before: Float[Tensor, "m"] = (
             saved["evidence_before"].to(state.device) if saved else self._evidence_of_classes(state)
         )

@@ -27,8 +27,6 @@ from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.inference.slices import LatticeSlices
 from cryohydra.inference.whole_grid import WholeGridComparison
 
-_LEVEL = 1
-"""Of the grid that is turned at random: 576 rotations, 30 degrees apart."""
 _FINE_LEVEL = 2
 """Of the grid by which evidence is told."""
 _SHIFTED_RADIUS = 8
@@ -73,6 +71,7 @@ def draw(
     band: Band,
     shift_prior: ShiftPrior,
     before: Placement,
+    level: int,
     balance: float,
     log_prior: Float[Tensor, "b k"],
     generator: torch.Generator,
@@ -82,11 +81,12 @@ def draw(
     Args:
         images: In the band.
         before: Where they were.
+        level: Of the grid of rotations that is turned at random.
         balance: How much maps are pulled towards equal shares, from 0 to 1.
         log_prior: Of the classes of each image.
         generator: On the CPU.
     """
-    return _Draw(source, images, band, shift_prior, generator).made(before, balance, log_prior)
+    return _Draw(source, images, band, shift_prior, level, generator).made(before, balance, log_prior)
 
 
 class _Draw:
@@ -98,14 +98,15 @@ class _Draw:
         images: WeightedImages,
         band: Band,
         shift_prior: ShiftPrior,
+        level: int,
         generator: torch.Generator,
     ):
         device = band.frequencies.device
         self.source, self.images, self.band = source, images, band
-        self.shift_prior, self.generator = shift_prior, generator
+        self.shift_prior, self.level, self.generator = shift_prior, level, generator
         self.row = torch.arange(len(images), device=device)
         turn = random_rotations(1, generator).to(device)
-        self.rotations = all_rotations(_LEVEL, device) @ turn
+        self.rotations = all_rotations(level, device) @ turn
         step_px = shift_step(band)
         moved = (torch.rand(2, generator=generator).to(device) - 0.5) * step_px
         self.shifts = shift_prior.within(shift_prior.grid(step_px).to(device) + moved)
@@ -119,7 +120,7 @@ class _Draw:
     def made(self, before: Placement, balance: float, log_prior: Float[Tensor, "b k"]) -> DrawnPoses:
         """From anywhere or where it was, then nearby."""
         log_of_shift = self.shift_prior.log_density(self.shifts) + self.log_cell
-        log_mass = _log_mass(self.source, self.images, self.band, _LEVEL, self.rotations, self.shifts, log_of_shift)
+        log_mass = _log_mass(self.source, self.images, self.band, self.level, self.rotations, self.shifts, log_of_shift)
         log_evidence = log_mass.logsumexp(2) - math.log(len(self.rotations))
         likeliest = self.rotations[log_mass.argmax(2)]
         somewhere = self._anywhere(log_mass, before, balance, log_prior)
