@@ -104,3 +104,11 @@ def test_going_on_equals_not_stopping(
             one.step(its, one.sampling.next_members())
     torch.testing.assert_close(again.sampling.log_evidence, stage.sampling.log_evidence, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(again.sampling.maps(), stage.sampling.maps(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("num_visits", [200, 2_000])
+def test_however_few_steps_there_are_the_last_are_in_the_whole_band(
+    prepare: Callable[..., Any], tmp_path: Path, num_visits: int
+) -> None:
+    plan = prepare(tmp_path, n_imgs_pose_search=num_visits)[0].stages[0].annealing
+    assert plan.num_steps < 200 and plan.radius(plan.num_steps - 1) == plan.last_radius

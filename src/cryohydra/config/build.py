@@ -48,8 +48,7 @@ _AB_INITIO_SHARE = 0.7
 _NUM_SWEEPS, _SWEEPS_OF_SEEDS = 100, 10
 """Of ab initio over its images; fewer where every class has a map: only its scale and images' shifts are found."""
 _FEWEST_FOR_MAPS, _IMAGES_OF_A_MAP = 2000, 500
-"""Images on which maps climb in ab initio, of all classes together and for each: enough for 200 kDa at a
-signal-to-noise ratio of 0.05."""
+"""Images on which maps climb in ab initio, of all classes together and for each."""
 _SEARCH_BATCH, _SEARCH_BATCH_ON_GPU = 512, 4096
 """Images at a time, at least, in the search; what it holds of their scores is bounded besides."""
 _LARGEST_SHIFT = 0.16
@@ -192,8 +191,11 @@ def _ab_initio(settings: Settings, state: TrainingState, bound: int) -> AbInitio
     has_all = state.seeds is not None and bool(state.seeds.has_map.all())
     num_sweeps = _SWEEPS_OF_SEEDS if has_all else _NUM_SWEEPS
     affordable = min(bound - len(state), int(_AB_INITIO_SHARE * bound))
+    num_steps = max(1, min(num_sweeps * num_parts, affordable * num_parts // num_images))
     annealing = Annealing(
-        num_steps=max(1, min(num_sweeps * num_parts, affordable * num_parts // num_images)),
+        num_steps=num_steps,
+        # However few they are, the last ones are in the whole band.
+        num_warm_steps=max(1, min(Annealing.num_warm_steps, num_steps // 2)),
         first_radius=min(Annealing.first_radius, last_radius),
         last_radius=last_radius,
     )

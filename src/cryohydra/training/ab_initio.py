@@ -68,7 +68,7 @@ class AbInitio(Stage):
         drawn = sampling.step(state)
         self._remember(state, rows, drawn)
         self._show(state)
-        self.gains.append(float(drawn.log_evidence.logsumexp(1).mean()))
+        self.gains.append(drawn.mean_evidence)
         self.is_done = sampling.is_done or self._has_settled()
         return StepResult(loss=-self.gains[-1], note=f"band {radius}")
 

@@ -39,8 +39,8 @@ _RESCALED = 0.5, 2.0
 """By how much a map that is held may be too strong or too weak for one batch to say so."""
 _MOST_SAID = 30.0
 """Nats by which the mean image may tell poses apart: of a peak that is steeper no coarse grid hits a flank."""
-_LEAST_SAID = 1e-3
-"""Part of what all images of a batch say of the scale of maps that counts for each of them."""
+_LEAST_SCALE = 0.1
+"""Of a map that is held: one that is in no image stays weak, and is there if images need it after all."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class GibbsSampling:
             there = Placement(placement.class_index[rows], placement.rotation[rows], placement.shift_px[rows])
             shifts = there.shift_px[:, None]
             self._laid.append(_Laid(there, shifts, torch.ones_like(shifts[..., 0]), ground.band.radius))
-            self._lay(state, part)
+            self._lay(part, state.weighted(members[self._rows(part)], ground.band))
         self.compared = self.maps()
         """The maps that the last step's images met; at first those of all."""
 
@@ -166,7 +166,7 @@ class GibbsSampling:
         log_prior = self._log_prior(state, members)
         drawn = draw(source, images, band, self.shift_prior, placement, level, balance, log_prior, state.generator)
         self._laid[part] = _Laid(drawn.placement, drawn.near_shifts, drawn.of_shift, radius)
-        score = self._lay(state, part)
+        score = self._lay(part, whole)
         # What is left of images by maps that they are no part of.
         explained = (2 * score * drawn.slices - whole.power[:, 0] * drawn.slices.square()).mean(0)
         self.unexplained = followed(self.unexplained, power_over_noise(whole) - explained, band, self.plan.memory)
@@ -225,7 +225,8 @@ class GibbsSampling:
         for part, (placement, near_shifts, of_shift, radius) in enumerate(saved["laid"]):
             there = Placement(*(one.to(state.device) for one in placement))
             self._laid[part] = _Laid(there, near_shifts.to(state.device), of_shift.to(state.device), radius)
-            self._lay(state, part)
+            whole = state.weighted(self.members[self._rows(part)], self.ground.band)
+            self._lay(part, whole.at(self.ground.band.within(radius)))
 
     def _rows(self, part: int) -> Int[Tensor, "b"]:
         return torch.nonzero(self.part == part)[:, 0]
@@ -243,16 +244,17 @@ class GibbsSampling:
             return self.log_evidence.new_zeros(len(members), self.log_evidence.shape[1])
         return self.seeds.log_prior(members.to(state.device))
 
-    def _lay(self, state: TrainingState, part: int) -> Float[Tensor, "b p"]:
+    def _lay(self, part: int, whole: WeightedImages) -> Float[Tensor, "b p"]:
         """Put the images of a part into the maps, in the place of what it was.
+
+        Args:
+            whole: They, as far as they count.
 
         Returns:
             Their scores, moved back by the mean over their shifts.
         """
         laid = self._laid[part]
-        band = Band(self.ground.band.box_size, laid.radius, state.device)
-        whole = state.weighted(self.members[self._rows(part)], self.ground.band)
-        whole = whole.at(self.ground.band.within(laid.radius))
+        band = Band(self.ground.band.box_size, laid.radius, self.ground.mask.device)
         score = shift_hartley(whole.score[:, 0, None], band.frequencies, -laid.near_shifts)
         score = torch.einsum("bs,bsp->bp", laid.of_shift, score)
         class_index, rotation = laid.placement.class_index, laid.placement.rotation
@@ -296,11 +298,11 @@ class GibbsSampling:
         products = (score * drawn.slices) @ trust, (whole.power[:, 0] * drawn.slices.square()) @ trust
         class_index = drawn.placement.class_index
         scored, power = (torch.zeros_like(self.scale).index_add_(0, class_index, one) for one in products)
-        # One in which no image lies is as much too strong as the others are.
-        is_held = self.seeds.has_map
-        scored, power = (of_class + _LEAST_SAID * of_class[is_held].sum() for of_class in (scored, power))
-        best = torch.where(is_held & (power > 0), scored / power, 1.0).clamp(*_RESCALED)
-        self.scale = self.scale * torch.lerp(best, torch.ones_like(best), self.plan.memory)
+        # A map in which no image lies is too strong: one that is too weak explains something still.
+        best = torch.where(power > 0, scored / power, 0.0).clamp(*_RESCALED)
+        best = torch.where(self.seeds.has_map, best, 1.0)
+        scale = self.scale * torch.lerp(best, torch.ones_like(best), self.plan.memory)
+        self.scale = scale.clamp(min=_LEAST_SCALE)
 
 
 def num_parts_of(num_images: int, num_maps: int) -> int:

@@ -90,7 +90,7 @@ class Newcomers:
         which = f"{len(self.doubted.classes)} newcomers, attempt {self.num_attempts + 1} of {_NUM_ATTEMPTS}"
         sampling = self._sampling
         radius = sampling.plan.radius(sampling.step_count)
-        gain = float(sampling.step(state).log_evidence.logsumexp(1).mean())
+        gain = sampling.step(state).mean_evidence
         if sampling.is_done:
             self._judge(state)
         return gain, f"{which}, band {radius}"

@@ -64,6 +64,11 @@ class DrawnPoses:
     likeliest: Float[Tensor, "b k 3 3"]
     """Rotation of that grid in each class."""
 
+    @property
+    def mean_evidence(self) -> float:
+        """Of the images, all classes as likely as each other."""
+        return float(self.log_evidence.logsumexp(1).mean()) - math.log(self.log_evidence.shape[1])
+
 
 def draw(
     source: LatticeSlices,
