@@ -21,9 +21,8 @@ from cryohydra.data.sources import Subset
 from cryohydra.io.ctf_file import write_ctf_file
 from cryohydra.io.mrc import write_stack
 from cryohydra.training.ab_initio import AbInitio
-from cryohydra.training.gibbs import GibbsSampling
+from cryohydra.training.gibbs import GibbsSampling, Visit
 from cryohydra.training.gradient_search import GradientSearch
-from cryohydra.training.pose_draws import DrawnPoses
 from cryohydra.training.stage import StepResult
 from cryohydra.training.state import TrainingState
 
@@ -88,7 +87,7 @@ def test_a_small_training_is_rehearsed_and_foreseen(settings: Settings, monkeypa
     compared: set[int] = set()
     step = GibbsSampling.step
 
-    def spy(sampling: GibbsSampling, state: TrainingState) -> DrawnPoses:
+    def spy(sampling: GibbsSampling, state: TrainingState) -> Visit:
         compared.add(sampling.plan.radius(sampling.step_count))
         return step(sampling, state)
 

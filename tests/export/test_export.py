@@ -16,6 +16,7 @@ from cryohydra.data import open_particles
 from cryohydra.data.cs_file import CsFile
 from cryohydra.data.simulated import Truth, read_truth, simulate_to_folder
 from cryohydra.errors import InputMismatch, UnreadableFile, UserError
+from cryohydra.inference.partition import half_of
 from cryohydra.io.cs import read_cs, write_cs
 from cryohydra.io.latents import read_latents, write_latents
 from cryohydra.io.pickles import write_pickle
@@ -35,6 +36,11 @@ def row_of(table: StarTable) -> np.ndarray:
 
 def expected_rotation(truth: Truth, frames: torch.Tensor, rows: np.ndarray, classes: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(truth.rotation[rows, 0]).double() @ frames[classes]
+
+
+def subset_of(particle: np.ndarray) -> np.ndarray:
+    """The half of each particle as RELION counts, from 1."""
+    return half_of(torch.from_numpy(particle)).numpy() + 1
 
 
 def check_poses(
@@ -65,7 +71,7 @@ def test_all_particles_come_out_with_what_was_found(
     assert (row_of(table) == ROWS).all()
     assert (table.floats("rlnClassNumber") == truth.labels + 1).all()
     assert np.allclose(table.floats("rlnParticleFigureOfMerit"), 0.98 + 0.01 * np.cos(ROWS), atol=1e-6)
-    assert (table.floats("rlnRandomSubset") == ROWS % 2 + 1).all(), "the halves of the model"
+    assert (table.floats("rlnRandomSubset") == subset_of(ROWS)).all(), "the halves of the model"
     for k in range(2):
         assert (truth.labels[row_of(read_star(exported.folder / f"class_{k}.star")["particles"])] == k).all()
 
@@ -159,7 +165,7 @@ def test_a_run_on_a_smaller_copy_is_mapped_back(
     table = read_star(exported.folder / "particles.star")["particles"]
     assert (row_of(table) == whole[(whole >= 50) & (whole < 200)]).all()
     check_poses(exported.folder / "particles.star", simulated, truth, class_frames)
-    assert (table.floats("rlnRandomSubset") == (row_of(table) - 50) % 2 + 1).all(), "halves follow their particles"
+    assert (table.floats("rlnRandomSubset") == subset_of(row_of(table) - 50)).all(), "halves follow their particles"
 
     fewer = described_star(simulated, tmp_path / "fewer.star", whole[whole != 60], {})
     with pytest.raises(InputMismatch, match="lacks 1 of the 150 images of the run, the first in row 60"):
@@ -283,7 +289,7 @@ def test_cryosparc_gets_a_cs_and_a_csg(
     assert all(np.array_equal(records[name], before[name]) for name in before.dtype.names)
     assert (records["alignments3D/class"] == truth.labels).all()
     assert np.allclose(records["alignments3D/class_posterior"], 0.8 + 0.01 * np.cos(ROWS), atol=1e-6)
-    assert (records["alignments3D/split"] == ROWS % 2).all()
+    assert (records["alignments3D/split"] == subset_of(ROWS) - 1).all()
     assert np.allclose(records["alignments3D/shift"], -truth.shift_px[:, 0], atol=BOX_SIZE * 1e-5)
     assert np.allclose(records["alignments3D/psize_A"], PIXEL_SIZE)
 
@@ -347,7 +353,7 @@ def test_tilts_come_out_with_the_pose_of_each(tmp_path: Path, class_frames: torc
     assert read.poses is not None
     wanted = torch.from_numpy(used.rotation).double() @ class_frames[truth.labels][:, None]
     assert (read.poses.rotation[:, :, 0] - wanted).abs().max() < 1e-5
-    assert (after.floats("rlnRandomSubset") == rows // 3 % 2 + 1).all(), "tilts of a particle are in one half"
+    assert (after.floats("rlnRandomSubset") == subset_of(rows // 3)).all(), "tilts of a particle are in one half"
     assert said == ["The run used 20 of the 30 images of its input; the others stay out."]
 
 

@@ -4,6 +4,7 @@ import torch
 
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.lattice import Lattice, enlarge
+from cryohydra.inference.partition import half_of, part_of
 from cryohydra.inference.reconstruction import ClassSums, particle_mask
 
 LATTICE, BAND = Lattice(32, 9), Band(32, 9)
@@ -15,7 +16,7 @@ def _sums(blobs, images, weight: torch.Tensor, num_parts: int = 2) -> ClassSums:
     sums.add(
         images.weighted,
         BAND,
-        torch.arange(num_images) % num_parts,
+        part_of(torch.arange(num_images), num_parts),
         weight,
         torch.arange(2).expand(num_images, 2),
         images.rotation[:, None, None].expand(-1, 2, 1, 3, 3),
@@ -61,7 +62,7 @@ def test_a_half_knows_nothing_of_the_other_halfs_images(blobs, take_images) -> N
     mask = particle_mask(LATTICE)
     # The class of odd particles is the other one; that of even ones stays.
     right = torch.nn.functional.one_hot(images.labels, 2).float()
-    changed = torch.where((torch.arange(100) % 2 == 1)[:, None], 1 - right, right)
+    changed = torch.where((half_of(torch.arange(100)) == 1)[:, None], 1 - right, right)
     before, after = (_sums(blobs, images, weight).solve(mask).halves() for weight in (right, changed))
     # Damping, one number for each shell, may differ, and with it a little across shells: the halves agree less.
     shell = LATTICE.distance().round() == 4
@@ -78,7 +79,7 @@ def test_parts_make_the_maps_of_their_images(blobs, take_images) -> None:
     right = torch.nn.functional.one_hot(images.labels, 2).float()
     mask = particle_mask(LATTICE)
     parts = _sums(blobs, images, right, num_parts=8)
-    others = right * (torch.arange(400) % 8 != 3)[:, None]
+    others = right * (part_of(torch.arange(400), 8) != 3)[:, None]
     for expected in (right, others):
         of_parts, of_halves = parts.solve(mask), _sums(blobs, images, expected).solve(mask)
         torch.testing.assert_close(of_parts.maps.values, of_halves.maps.values)

@@ -53,6 +53,31 @@ def test_classes_and_poses_are_found(begun: tuple[TrainingState, AbInitio], two_
     torch.testing.assert_close(state.maps.values, stage.sampling.maps())
 
 
+@pytest.mark.parametrize(("nats", "is_done"), [(0.0, False), (50.0, True)])
+def test_where_classes_are_told_a_small_gain_ends_it(
+    begun: tuple[TrainingState, AbInitio], nats: float, is_done: bool
+) -> None:
+    state, stage = begun
+    num_steps = 4 * stage.sampling.num_parts
+    # In four visits to each image a two-hundredth of the evidence.
+    stage.gains = [0.0] * stage.annealing.num_warm_steps + [99.5] * num_steps + [100.0] * (num_steps - 1)
+    stage.sampling.log_evidence = torch.tensor([nats, 0.0]).repeat(NUM_IMAGES, 1)
+    assert not stage._has_settled()
+    stage.gains.append(100.0)
+    assert stage._has_settled() == is_done
+
+
+def test_a_handful_of_images_is_no_reason_to_fail(prepare: Callable[..., Any], tmp_path: Path) -> None:
+    """Fewer than parts are made of otherwise."""
+    trainer, _ = prepare(tmp_path, n_imgs_pretrain=3)
+    state, stage = trainer.state, trainer.stages[0]
+    stage.begin(state)
+    for _ in range(4):
+        stage.step(state, stage.sampling.next_members())
+    stage.end(state, print)
+    assert stage.sampling.num_parts == 3 and bool(state.classes.log_posterior().isfinite().all())
+
+
 def test_an_epoch_goes_through_all_images_that_maps_climb_on(begun: tuple[TrainingState, AbInitio]) -> None:
     state, stage = begun
     stage.annealing = replace(stage.annealing, num_steps=1000)

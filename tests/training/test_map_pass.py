@@ -9,7 +9,7 @@ import torch
 
 from cryohydra.fourier.lattice import Lattice
 from cryohydra.inference.local_search import LocalPoses, LocalSteps
-from cryohydra.inference.reconstruction import half_of
+from cryohydra.inference.partition import half_of
 from cryohydra.inference.slices import GridSlicers, LatticeSlices
 from cryohydra.training.map_pass import MapPass, Pairs, hold_poses, poses_held
 from cryohydra.training.state import TrainingState
@@ -47,11 +47,11 @@ def test_known_shifts_are_undone_and_come_back(state: TrainingState) -> None:
 def test_an_image_meets_the_maps_of_the_other_half_only(state: TrainingState) -> None:
     """Maps of zeros explain nothing: only the half that meets the others finds any evidence."""
     values = _random_maps(state, 4, 0.1)
-    values[:2] = 0  # of the even particles
+    values[:2] = 0  # of the first half
     done = _pass(state, values, LocalSteps(count=0))
     evidence = done.weigh(state, ROWS, state.weighted(ROWS, done.summed), torch.ones(48, 2, dtype=torch.bool))
-    is_odd = half_of(ROWS) == 1
-    assert bool((evidence[is_odd] == 0).all()) and bool((evidence[~is_odd] != 0).all())
+    is_second = half_of(ROWS) == 1
+    assert bool((evidence[is_second] == 0).all()) and bool((evidence[~is_second] != 0).all())
 
 
 def test_a_class_that_does_not_matter_keeps_its_share_and_its_poses(state: TrainingState) -> None:

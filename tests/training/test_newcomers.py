@@ -9,7 +9,7 @@ import torch
 
 from cryohydra.data.simulated import read_truth
 from cryohydra.inference.slices import GridSlicers, LatticeSlices
-from cryohydra.training import newcomers
+from cryohydra.training import gibbs, newcomers
 from cryohydra.training.ab_initio import AbInitio
 from cryohydra.training.newcomers import Doubted, Newcomers
 from cryohydra.training.pose_draws import log_evidence_on_grid
@@ -40,6 +40,8 @@ def test_what_classes_do_not_show_is_found(
     state, stage = begun
     monkeypatch.setattr(newcomers, "_NUM_ATTEMPTS", 2)
     monkeypatch.setattr(newcomers, "_NUM_SWEEPS", 20)
+    # So clear are these images that classes climb as well, if they are asked more often.
+    monkeypatch.setattr(gibbs, "_NUM_SWEEPS_TO_SETTLE", 1)
     maps = _climb(state, stage).chosen()
     assert maps is not None
     ground = stage.sampling.ground
@@ -55,7 +57,7 @@ def test_of_attempts_that_is_chosen_which_explains_best_images_that_it_is_not_ma
     state, stage = begun
     monkeypatch.setattr(newcomers, "_NUM_ATTEMPTS", 3)
     called = Newcomers(state, stage.annealing, Doubted((0, 1), EVERY))
-    monkeypatch.setattr(called._sampling, "look_closely", lambda state: None)
+    monkeypatch.setattr(called._sampling, "look_closely", lambda *_: None)
     monkeypatch.setattr(called, "_from_nothing", lambda state: called._sampling)
     called._evidence_before = torch.linspace(0, 0.1, len(EVERY))
     best = torch.full((2, 1, 1, 1), 5.0)

@@ -15,7 +15,7 @@ from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.reconstruction import particle_mask
 from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.inference.slices import GridSlicers, LatticeSlices
-from cryohydra.training.pose_draws import DrawnPoses, Placement, draw, drawn, log_evidence_on_grid
+from cryohydra.training.pose_draws import DrawnPoses, Placement, TurnedGrid, draw_rows, log_evidence_on_grid
 
 NUM_IMAGES = 40
 LATTICE, BAND, PRIOR = Lattice(24, 6), Band(24, 5), ShiftPrior(2.0, 4.0)
@@ -30,9 +30,12 @@ class Made:
     truth: Placement
     generator: torch.Generator
 
-    def draw(self, before: Placement, log_prior: Tensor | None = None) -> DrawnPoses:
+    def grid(self, shift_prior: ShiftPrior = PRIOR) -> TurnedGrid:
+        return TurnedGrid(self.source, self.images, BAND, shift_prior, 1, self.generator)
+
+    def draw(self, before: Placement, log_prior: Tensor | None = None, shift_prior: ShiftPrior = PRIOR) -> DrawnPoses:
         prior = torch.zeros(NUM_IMAGES, 2) if log_prior is None else log_prior
-        return draw(self.source, self.images, BAND, PRIOR, before, 1, 0.0, prior, self.generator)
+        return self.grid(shift_prior).draw(before, prior, balance=0.0)
 
     def anywhere(self) -> Placement:
         classes = torch.randint(2, (NUM_IMAGES,), generator=self.generator)
@@ -77,17 +80,25 @@ def test_images_that_say_nothing_go_anywhere() -> None:
     placement = silent.anywhere()
     seen = []
     for _ in range(25):
-        found = silent.draw(placement)
-        placement = found.placement
+        placement = silent.draw(placement).placement
         seen.append(placement)
-        torch.testing.assert_close(found.log_evidence, torch.zeros(NUM_IMAGES, 2), rtol=0, atol=1e-3)
+    torch.testing.assert_close(silent.grid().log_evidence, torch.zeros(NUM_IMAGES, 2), rtol=0, atol=1e-3)
     classes = torch.cat([one.class_index for one in seen])
     assert 0.4 < float(classes.float().mean()) < 0.6
     directions = torch.cat([one.rotation[:, 2] for one in seen])
     assert float(directions.mean(0).norm()) < 0.1
-    # Shifts lie as their prior says, within the grid's reach.
-    square = torch.cat([one.shift_px for one in seen]).square().sum(1).mean()
-    assert 0.6 * PRIOR.mean_square_px < float(square) < 1.3 * PRIOR.mean_square_px
+
+
+@pytest.mark.parametrize("prior", [PRIOR, ShiftPrior(0.5, 4.0)], ids=["wide", "narrower than a step"])
+def test_shifts_of_images_that_say_nothing_lie_as_their_prior_says(prior: ShiftPrior) -> None:
+    """But for what they lean to the middle."""
+    silent = made(0.0)
+    placement, square = silent.anywhere(), 0.0
+    num_draws = 100
+    for _ in range(num_draws):
+        placement = silent.draw(placement, shift_prior=prior).placement
+        square += float(placement.shift_px.square().sum(1).mean()) / num_draws
+    assert 0.6 * prior.mean_square_px < square < 1.2 * prior.mean_square_px
 
 
 def test_each_pose_is_drawn_as_often_as_it_is_likely() -> None:
@@ -118,11 +129,12 @@ def replace_class(placement: Placement, class_index: int) -> Placement:
     return Placement(torch.full((NUM_IMAGES,), class_index), placement.rotation, placement.shift_px)
 
 
-def test_evidence_of_turned_grids_is_right_in_the_mean() -> None:
+@pytest.mark.parametrize("prior", [PRIOR, ShiftPrior(0.5, 4.0), ShiftPrior(1.0, 1.0)])
+def test_evidence_of_turned_grids_is_right_in_the_mean(prior: ShiftPrior) -> None:
     faint = made(25.0)
-    exact = log_evidence_on_grid(faint.source, faint.images, BAND, PRIOR)
-    draws = torch.stack([faint.draw(faint.truth).log_evidence for _ in range(40)])
-    mean = draws.logsumexp(0) - math.log(len(draws))
+    exact = log_evidence_on_grid(faint.source, faint.images, BAND, prior)
+    grids = torch.stack([faint.grid(prior).log_evidence for _ in range(40)])
+    mean = grids.logsumexp(0) - math.log(len(grids))
     assert float((mean - exact).abs().mean()) < 0.1
 
 
@@ -130,14 +142,13 @@ def test_nothing_is_shifted_where_shifts_are_not_searched() -> None:
     clear = made(100.0)
     none = ShiftPrior(0.0, 0.0)
     at_centre = Placement(clear.truth.class_index, clear.truth.rotation, torch.zeros(NUM_IMAGES, 2))
-    no_prior = torch.zeros(NUM_IMAGES, 2)
-    found = draw(clear.source, clear.images, BAND, none, at_centre, 1, 0.0, no_prior, clear.generator)
+    found = clear.draw(at_centre, shift_prior=none)
     assert found.near_shifts.shape == (NUM_IMAGES, 1, 2)
     assert float(found.placement.shift_px.abs().max()) < 1e-12 and torch.all(found.of_shift == 1)
 
 
 def test_rows_are_drawn_by_their_weights(generator: torch.Generator) -> None:
     log_weight = torch.tensor([0.5, 0.0, 0.5]).log().expand(2000, 3)
-    index = drawn(log_weight, generator)
+    index = draw_rows(log_weight, generator)
     assert torch.bincount(index, minlength=3)[1] == 0
     assert float((index == 0).float().mean()) == pytest.approx(0.5, abs=0.05)

@@ -106,6 +106,16 @@ def test_only_images_of_the_classes_concerned_judge_a_trial(state: TrainingState
     assert trials.num_kept == 1
 
 
+def test_images_meet_all_maps_that_come_in_the_place_of_classes(state: TrainingState) -> None:
+    """However sure they were of a class that is there no more; what all classes together said stays."""
+    state.classes.log_evidence[:] = torch.tensor([80.0, 0.0])
+    before = (state.classes.log_weight + state.classes.log_evidence).logsumexp(1)
+    Reseeding(most_trials=1).try_out(state, state.maps.values.repeat(2, 1, 1, 1), [0, 1], state.maps.values)
+    torch.testing.assert_close(state.classes.log_posterior().exp(), torch.full((NUM_IMAGES, 2), 0.5))
+    after = (state.classes.log_weight + state.classes.log_evidence).logsumexp(1)
+    torch.testing.assert_close(after, before)
+
+
 def test_what_explains_no_better_is_put_back(state: TrainingState, monkeypatch: pytest.MonkeyPatch) -> None:
     halves = state.maps.values.repeat(2, 1, 1, 1)
     before = {name: value.clone() for name, value in state.classes.state_dict().items()}

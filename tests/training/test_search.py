@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from cryohydra.inference.reconstruction import part_of
+from cryohydra.inference.partition import part_of
 from cryohydra.training import newcomers, search, search_pass
 from cryohydra.training.map_pass import MapPass
 from cryohydra.training.newcomers import Doubted

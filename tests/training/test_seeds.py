@@ -56,6 +56,17 @@ def ab_initio(prepare: Callable[..., Any], folder: Path, **values: Any) -> tuple
     return trainer.state, stage, carry_out(trainer.state, stage)
 
 
+def test_free_maps_begin_empty_beside_those_given(prepare, maps: list[Path], tmp_path: Path) -> None:
+    trainer = prepare(tmp_path / "run", initial_volumes=[maps[0]])[0]
+    state, stage = trainer.state, trainer.stages[0]
+    stage.begin(state)
+    given, free = stage.sampling.compared
+    assert float(given.abs().max()) > 0 and float(free.abs().max()) == 0
+    for _ in range(stage.sampling.num_parts + 1):
+        stage.step(state, stage.sampling.next_members())
+    assert bool(stage.sampling.compared.isfinite().all()) and float(stage.sampling.compared[1].abs().max()) > 0
+
+
 @pytest.mark.parametrize("seeded", [0, 1])
 def test_one_class_starts_from_a_map_and_the_other_is_found(
     prepare, maps: list[Path], tiny_folder: Path, tmp_path: Path, seeded: int

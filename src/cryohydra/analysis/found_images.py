@@ -14,7 +14,7 @@ from cryohydra.analysis.run import read_run_settings
 from cryohydra.data.findings import ImageFindings
 from cryohydra.data.particles import rows_of_tilts
 from cryohydra.errors import InputMismatch, UserError
-from cryohydra.inference.reconstruction import half_of
+from cryohydra.inference.partition import half_of
 from cryohydra.io.latents import read_latents
 from cryohydra.io.run_folder import RunFolder
 from cryohydra.model.checkpoint import load_checkpoint

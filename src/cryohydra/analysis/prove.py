@@ -13,7 +13,7 @@ from cryohydra.data.particles import ParticleSet
 from cryohydra.errors import InputMismatch, UserError
 from cryohydra.fourier.resampling import resample_map
 from cryohydra.inference.half_maps import HalfSets, backproject_halves
-from cryohydra.inference.reconstruction import half_of
+from cryohydra.inference.partition import half_of
 from cryohydra.io.mrc import read_map
 from cryohydra.model.checkpoint import load_checkpoint
 
@@ -25,7 +25,7 @@ def halves_of(particles: ParticleSet) -> tuple[Int[Tensor, "n"], str]:
     """Which half each particle belongs to, and a sentence on where that comes from."""
     if particles.half is not None:
         return particles.half, "Halves are those of the particle file."
-    return half_of(torch.arange(len(particles.source))), "Halves are the model's own: even and odd particles."
+    return half_of(torch.arange(len(particles.source))), "Halves are the model's own."
 
 
 def sets_of_run(run: Run, particles: ParticleSet) -> HalfSets:

@@ -21,7 +21,7 @@ from cryohydra.config.measured import Cost, Linear, measure, measure_batches, pe
 from cryohydra.config.settings import Settings
 from cryohydra.data.loader import PreparedImages
 from cryohydra.data.normalisation import Normalisation
-from cryohydra.inference.reconstruction import part_of
+from cryohydra.inference.partition import part_of
 from cryohydra.io.run_folder import RunFolder
 from cryohydra.model.fitting import FIT_STEPS
 from cryohydra.physics.ctf import Optics

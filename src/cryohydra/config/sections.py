@@ -158,7 +158,7 @@ class StageSettings(Section):
     """How long each stage may last"""
 
     n_imgs_pretrain: int = 10000
-    """Images that begin in random poses and make the first maps, at most: ab initio takes 2000, or 500 for each class
+    """Images that begin in random poses and make the first maps, at most: ab initio takes 2000, or 1000 for each class
     if that is more, or all if there are fewer; below 0 for no other bound. With the published engine, visits in random
     poses, below 0 for one whole epoch."""
     pretrain_with_gt_poses: bool = False

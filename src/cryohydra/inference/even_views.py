@@ -1,8 +1,8 @@
 """A pull towards even views, against maps that collapse onto a few.
 
-A round complex looks nearly the same from all sides. While a band is too narrow to tell them apart, a map can take all
-its images from one side and stretch along the way where none look: such a map explains noise better than the truth,
-and nothing leads out of it.
+While a band is narrow, a round complex looks nearly the same from all sides, and a map can take all its images from a
+few of them. Along directions that no image sees nothing holds it, and it fits noise there; such a map explains the
+images better than the truth, and nothing leads out of it.
 """
 
 import torch

@@ -24,7 +24,7 @@ _PARTICLE_RADIUS = 0.45
 class ClassSums:
     """Posterior-weighted sums over images, on a lattice, of two halves of the particles or of smaller parts of these.
 
-    Parts of even number make the first half, the others the second.
+    The first half of the parts make the first half of the particles (`partition`).
 
     The numerator gathers CTF times image over noise variance, the denominator CTF squared over noise
     variance: their ratio is the best map. Every image counts at contrast one: weighed by its estimated
@@ -114,8 +114,8 @@ class ClassSums:
         Args:
             mask: Where density may be, on the lattice's coarse voxels.
             least_share: Part of a shell's mean denominator that is added to it, against points that no image touched.
-            follows_density: Whether maps are confined to their density, or to `mask` only. Their own outline puts into
-                each shell something of those below it, the same in two halves that only these have in common.
+            follows_density: Whether maps are confined to their density, or to `mask` only. A mask that is made of a map
+                mixes neighbouring shells, so that halves with a common mask agree better than they should.
         """
         lattice = self.lattice
         shells = lattice.distance(self.numerator.device).round().long().flatten().clamp(max=lattice.radius + 1)
@@ -144,7 +144,7 @@ class ClassSums:
     def _of_halves(self) -> tuple[Float[Tensor, "2 k n3"], Float[Tensor, "2 k n3"]]:
         """Numerator and denominator of each half."""
         numerator, denominator = (
-            sums.unflatten(0, (-1, 2)).sum(0) if self.num_parts > 2 else sums
+            sums.unflatten(0, (2, -1)).sum(1) if self.num_parts > 2 else sums
             for sums in (self.numerator, self.denominator)
         )
         return numerator, denominator
@@ -192,16 +192,6 @@ class Solution:
                 for half in self._halves
             ]
         )
-
-
-def part_of(particle: Int[Tensor, "*n"], num_parts: int) -> Int[Tensor, "*n"]:
-    """Which of an even number of parts, from 0, a row of the whole set belongs to."""
-    return particle % num_parts
-
-
-def half_of(particle: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
-    """Which half, 0 or 1, a row of the whole set belongs to: parts of even number are the first."""
-    return part_of(particle, 2)
 
 
 def particle_mask(lattice: Lattice, device: torch.device | str = "cpu") -> Float[Tensor, "n n n"]:

@@ -1,4 +1,4 @@
-"""Where particles lie beside the centres of their images, p(s) of eq. 2, learned from the posterior."""
+"""How far particles lie from the centres of their images: p(s) of eq. 2, learned from the posterior."""
 
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,7 @@
 """The first stage: structures from nothing, at low resolution.
 
-All maps climb together by Gibbs sampling (`GibbsSampling`), on a few hundred images for each, until they explain no
-more. What they do not show is looked for in the search, once all else has settled (`Newcomers`).
+All maps climb together by Gibbs sampling (`GibbsSampling`), on some of the images, until they explain no more. What
+they do not show is looked for in the search, once all else has settled (`Newcomers`).
 """
 
 from collections.abc import Iterator
@@ -12,18 +12,20 @@ import torch
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.inference.reconstruction import ClassMaps
 from cryohydra.training.annealing import Annealing
-from cryohydra.training.gibbs import GibbsSampling
+from cryohydra.training.gibbs import GibbsSampling, Visit
 from cryohydra.training.ground import Ground
 from cryohydra.training.listener import Tell
-from cryohydra.training.pose_draws import DrawnPoses
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
 
 SWEEPS_OF_AN_EPOCH = 5
-_SWEEPS_TO_SETTLE = 10
-"""In the last band, over all images, whose mean evidence is compared with that of as many before."""
-_LEAST_GAIN = 0.003
-"""Part of the evidence by which it must have grown."""
+_SWEEPS_TO_SETTLE, _LEAST_GAIN = 10, 0.003
+"""In the last band, over all images, whose mean evidence is compared with that of as many before; and the part of it by
+which it must have grown."""
+_SWEEPS_IF_SURE, _LEAST_GAIN_IF_SURE = 4, 0.01
+"""The same where classes are told: then the search sharpens poses better."""
+_SURE = 0.95
+"""Mean probability of the images' likeliest classes."""
 
 
 class AbInitio(Stage):
@@ -65,18 +67,19 @@ class AbInitio(Stage):
         """Draw the poses of the part of the images whose turn it is: those of `batches`."""
         sampling = self.sampling
         radius, rows = self.annealing.radius(sampling.step_count), sampling.next_members().to(state.device)
-        drawn = sampling.step(state)
-        self._remember(state, rows, drawn)
+        visit = sampling.step(state)
+        self._remember(state, rows, visit)
         self._show(state)
-        self.gains.append(drawn.mean_evidence)
+        self.gains.append(visit.mean_evidence)
         self.is_done = sampling.is_done or self._has_settled()
         return StepResult(loss=-self.gains[-1], note=f"band {radius}")
 
     def end(self, state: TrainingState, tell: Tell) -> str:
-        """Leave the maps of all images."""
+        """Leave the maps of all images that lie in them, and the classes' shares of these."""
         state.maps = _as_maps(self.sampling, self.sampling.maps())
-        state.classes.update_weights()
-        shares = state.classes.log_posterior(self.sampling.members.to(state.device)).exp().mean(0).tolist()
+        rows = self.sampling.members.unique().to(state.device)
+        state.classes.update_weights(rows)
+        shares = state.classes.log_posterior(rows).exp().mean(0).tolist()
         return (
             f"Ab initio: {state.num_classes} maps of {len(self.sampling.members)} images to "
             f"{self.annealing.last_radius} Fourier pixels; shares "
@@ -95,22 +98,30 @@ class AbInitio(Stage):
 
     def _has_settled(self) -> bool:
         num_late = max(0, len(self.gains) - self.annealing.num_warm_steps)
-        late, while_ = self.gains[len(self.gains) - num_late :], _SWEEPS_TO_SETTLE * self.sampling.num_parts
-        now, before = late[-while_:], late[-2 * while_ : -while_]
-        return len(before) == while_ and sum(now) - sum(before) < _LEAST_GAIN * abs(sum(now))
+        late = self.gains[len(self.gains) - num_late :]
+
+        def has_gained_less(least_gain: float, num_sweeps: int) -> bool:
+            while_ = num_sweeps * self.sampling.num_parts
+            now, before = late[-while_:], late[-2 * while_ : -while_]
+            return len(before) == while_ and sum(now) - sum(before) < least_gain * abs(sum(now))
+
+        if has_gained_less(_LEAST_GAIN, _SWEEPS_TO_SETTLE):
+            return True
+        sureness = float(torch.softmax(self.sampling.log_evidence, dim=1).amax(1).mean())
+        return sureness > _SURE and has_gained_less(_LEAST_GAIN_IF_SURE, _SWEEPS_IF_SURE)
 
     def _show(self, state: TrainingState) -> None:
         """Let the state hold the maps that the last images were compared with."""
         state.maps = _as_maps(self.sampling, self.sampling.compared)
         state.shift_prior = self.sampling.shift_prior
 
-    def _remember(self, state: TrainingState, rows: Int[Tensor, "b"], drawn: DrawnPoses) -> None:
+    def _remember(self, state: TrainingState, rows: Int[Tensor, "b"], visit: Visit) -> None:
         """Keep each image's pose where it lies, its likeliest in other classes, and the classes' evidence."""
-        state.poses.rotation[rows] = drawn.likeliest[:, None]
-        placement = drawn.placement
+        state.poses.rotation[rows] = visit.likeliest[:, None]
+        placement = visit.placement
         state.poses.rotation[rows, 0, placement.class_index] = placement.rotation
         state.poses.shift_px[rows] = (placement.shift_px + state.known_shift_px[rows])[:, None, None]
-        state.classes.log_evidence[rows] = drawn.log_evidence
+        state.classes.log_evidence[rows] = visit.log_evidence
         state.classes.log_pose_volume[rows] = 0.0
 
 

@@ -20,10 +20,11 @@ from cryohydra.fourier.lattice import enlarge
 from cryohydra.geometry.rotations import random_rotations
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.reconstruction import ClassSums
+from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.inference.slices import GridSlicers, LatticeSlices
 from cryohydra.training.annealing import Annealing
 from cryohydra.training.ground import Ground, followed, power_over_noise, unexplained_power
-from cryohydra.training.pose_draws import DrawnPoses, Placement, draw, log_evidence_on_grid, shift_step
+from cryohydra.training.pose_draws import DrawnPoses, Placement, TurnedGrid, log_evidence_on_grid, shift_step
 from cryohydra.training.seeds import Seeds
 from cryohydra.training.state import TrainingState
 
@@ -38,7 +39,7 @@ _MEMORY_OF_EVIDENCE = 0.8
 _RESCALED = 0.5, 2.0
 """By how much a map that is held may be too strong or too weak for one batch to say so."""
 _MOST_SAID = 30.0
-"""Nats by which the mean image may tell poses apart: of a peak that is steeper no coarse grid hits a flank."""
+"""Evidence of the mean image over noise, in nats: of a peak that is steeper no coarse grid hits a flank."""
 _LEAST_SCALE = 0.1
 """Of a map that is held: one that is in no image stays weak, and is there if images need it after all."""
 
@@ -53,6 +54,38 @@ class _Laid:
     """How much of an image each of these has."""
     radius: int
     """Up to which they count."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What a step found of the images of a part."""
+
+    placement: Placement
+    likeliest: Float[Tensor, "b k 3 3"]
+    """Rotation in each class, of a coarse grid."""
+    log_evidence: Float[Tensor, "b k"]
+    """By several visits, over that of noise alone."""
+
+    @property
+    def mean_evidence(self) -> float:
+        """Of the images, all classes as likely as each other."""
+        return float(self.log_evidence.logsumexp(1).mean()) - math.log(self.log_evidence.shape[1])
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What evidence is told by: only evidence that is told by the same compares."""
+
+    unexplained: Float[Tensor, "r"]
+    """Power over that of the noise which is noise to maps, in each shell."""
+    shift_prior: ShiftPrior
+
+    def weighted(
+        self, images: WeightedImages, band: Band, temperature: Float[Tensor, ""] | float = 1.0
+    ) -> WeightedImages:
+        """Images to which what maps leave unexplained is noise."""
+        trust = 1 / (temperature * self.unexplained[band.shells])
+        return WeightedImages(images.score * trust, images.power * trust, images.constant)
 
 
 class GibbsSampling:
@@ -89,14 +122,14 @@ class GibbsSampling:
         """Of maps that are held."""
         self._slicers = GridSlicers()
         self._known = None if seeds is None else enlarge(seeds.values, ground.lattice)
-        self._sums = ClassSums.empty(ground.lattice, num_maps, state.device, num_parts)
+        self._sums = ClassSums.empty(ground.lattice, num_maps, state.device, num_parts=1)
         self._laid: list[_Laid] = []
         for part in range(num_parts):
             rows = self._rows(part).to(state.device)
             there = Placement(placement.class_index[rows], placement.rotation[rows], placement.shift_px[rows])
             shifts = there.shift_px[:, None]
             self._laid.append(_Laid(there, shifts, torch.ones_like(shifts[..., 0]), ground.band.radius))
-            self._lay(part, state.weighted(members[self._rows(part)], ground.band))
+            self._lay(part, self._images_of(state, part))
         self.compared = self.maps()
         """The maps that the last step's images met; at first those of all."""
 
@@ -110,9 +143,15 @@ class GibbsSampling:
         num_maps: int,
         seeds: Seeds | None = None,
     ) -> "GibbsSampling":
-        """Give every image a class and a rotation at random."""
+        """Give every image a class and a rotation at random.
+
+        Beside maps that are known others begin empty, and get what those explain least.
+        """
         generator, device = state.generator, state.device
-        class_index = torch.randint(num_maps, (len(members),), generator=generator).to(device)
+        begin = torch.arange(num_maps)
+        if seeds is not None and bool(seeds.has_map.any()):
+            begin = torch.nonzero(seeds.has_map.cpu())[:, 0]
+        class_index = begin[torch.randint(len(begin), (len(members),), generator=generator)].to(device)
         rotation = random_rotations(len(members), generator).to(device)
         centre = torch.tensor(state.shift_prior.centre_px, device=device).expand(len(members), 2)
         return cls(state, ground, plan, members, num_maps, Placement(class_index, rotation, centre), seeds)
@@ -150,59 +189,61 @@ class GibbsSampling:
         """Those whose poses the next step draws."""
         return self.members[self._rows(self.step_count % self.num_parts)]
 
-    def step(self, state: TrainingState) -> DrawnPoses:
-        """Draw the poses of one part anew.
-
-        Returns:
-            Them, with the evidence of several visits.
-        """
+    def step(self, state: TrainingState) -> Visit:
+        """Draw the poses of one part anew."""
         part, radius = self.step_count % self.num_parts, self.plan.radius(self.step_count)
-        band, members = Band(self.ground.band.box_size, radius, state.device), self.next_members()
-        whole, images = self._weighted(state, members, band, self.temperature)
-        self.compared = self.maps_without(part)
+        band, of_part = Band(self.ground.band.box_size, radius, state.device), self._images_of(state, part)
+        whole = of_part.at(self.ground.band.within(radius))
+        images = self.yardstick.weighted(whole, band, self.temperature)
+        self._lay(part, of_part, sign=-1)
+        self.compared = self.maps()
         source = LatticeSlices(self.ground.lattice, self.compared, self._slicers)
-        balance, placement = self.plan.balance(self.step_count), self._laid[part].placement
-        level = self.plan.level
-        log_prior = self._log_prior(state, members)
-        drawn = draw(source, images, band, self.shift_prior, placement, level, balance, log_prior, state.generator)
+        grid = TurnedGrid(source, images, band, self.shift_prior, self.plan.level, state.generator)
+        before, balance = self._laid[part].placement, self.plan.balance(self.step_count)
+        drawn = grid.draw(before, self._log_prior(state, self.next_members()), balance)
         self._laid[part] = _Laid(drawn.placement, drawn.near_shifts, drawn.of_shift, radius)
-        score = self._lay(part, whole)
+        score = self._lay(part, of_part)
         # What is left of images by maps that they are no part of.
         explained = (2 * score * drawn.slices - whole.power[:, 0] * drawn.slices.square()).mean(0)
         self.unexplained = followed(self.unexplained, power_over_noise(whole) - explained, band, self.plan.memory)
         self._learn_spread(drawn, band)
         temperature = self.temperature
-        said = (temperature * drawn.log_evidence.logsumexp(1).mean() / _MOST_SAID).clamp(min=1)
+        log_evidence = temperature * grid.log_evidence
+        said = (log_evidence.logsumexp(1).mean() / _MOST_SAID).clamp(min=1)
         self.temperature = torch.lerp(said, temperature, self.plan.memory)
         if self.seeds is not None:
             self._rescale(whole, score, drawn, band)
-        rows, now = self._rows(part).to(state.device), temperature * drawn.log_evidence
-        if self.step_count >= self.num_parts:
-            before = self.log_evidence[rows]
-            now = torch.logaddexp(before + math.log(_MEMORY_OF_EVIDENCE), now + math.log(1 - _MEMORY_OF_EVIDENCE))
-        self.log_evidence[rows] = now
         self.step_count += 1
-        return replace(drawn, log_evidence=now)
+        return Visit(drawn.placement, grid.likeliest, self._remembered(part, log_evidence))
 
-    def look_closely(self, state: TrainingState) -> None:
+    @property
+    def yardstick(self) -> Yardstick:
+        """By which evidence is told now."""
+        return Yardstick(self.unexplained, self.shift_prior)
+
+    def look_closely(self, state: TrainingState, yardstick: Yardstick) -> None:
         """Tell the evidence of all images by a fine grid, each still in maps that it is no part of."""
         band = Band(self.ground.band.box_size, self.plan.radius(self.step_count), state.device)
         for part in range(self.num_parts):
-            _, images = self._weighted(state, self.members[self._rows(part)], band)
-            source = LatticeSlices(self.ground.lattice, self.maps_without(part), self._slicers)
-            found = log_evidence_on_grid(source, images, band, self.shift_prior)
+            of_part = self._images_of(state, part)
+            images = yardstick.weighted(of_part.at(self.ground.band.within(band.radius)), band)
+            self._lay(part, of_part, sign=-1)
+            source = LatticeSlices(self.ground.lattice, self.maps(), self._slicers)
+            self._lay(part, of_part)
+            found = log_evidence_on_grid(source, images, band, yardstick.shift_prior)
             self.log_evidence[self._rows(part).to(state.device)] = found
 
     def maps(self) -> Float[Tensor, "k n n n"]:
-        """Those of all images, as wide as the last step's."""
-        return self._maps_of(list(range(self.num_parts)))
-
-    def maps_without(self, part: int) -> Float[Tensor, "k n n n"]:
-        """Those of the images of all other parts, as wide as the next step's."""
-        return self._maps_of([other for other in range(self.num_parts) if other != part])
+        """Those of all images that are laid into them, as wide as the next step's, or as they are known."""
+        radius = self.plan.radius(self.step_count)
+        maps = self.ground.maps_of(self._sums.numerator[0], self._sums.denominator[0], radius)
+        if self.seeds is None or self._known is None:
+            return maps
+        known = torch.where(self.ground.distance <= radius, self._known, 0.0) * self.scale[:, None, None, None]
+        return torch.where(self.seeds.has_map[:, None, None, None], known, maps)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where every image lies, and what is known of noise and shifts; maps are made of these."""
+        """Where every image lies, and what is known of noise and shifts; maps are made anew of where images lie."""
         return {
             "laid": [astuple(laid) for laid in self._laid],
             "members": self.members,
@@ -222,63 +263,59 @@ class GibbsSampling:
             setattr(self, name, saved[name].to(state.device))
         self.step_count = saved["step_count"]
         self.shift_prior = self.shift_prior.learned(saved["mean_square_px"])
+        self._sums = ClassSums.empty(self.ground.lattice, len(self.scale), state.device, num_parts=1)
         for part, (placement, near_shifts, of_shift, radius) in enumerate(saved["laid"]):
             there = Placement(*(one.to(state.device) for one in placement))
             self._laid[part] = _Laid(there, near_shifts.to(state.device), of_shift.to(state.device), radius)
-            whole = state.weighted(self.members[self._rows(part)], self.ground.band)
-            self._lay(part, whole.at(self.ground.band.within(radius)))
+            self._lay(part, self._images_of(state, part))
+
+    def _remembered(self, part: int, now: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
+        """Evidence by this visit and those before it."""
+        rows = self._rows(part).to(now.device)
+        if self.step_count > self.num_parts:
+            before = self.log_evidence[rows] + math.log(_MEMORY_OF_EVIDENCE)
+            now = torch.logaddexp(before, now + math.log(1 - _MEMORY_OF_EVIDENCE))
+        self.log_evidence[rows] = now
+        return now
 
     def _rows(self, part: int) -> Int[Tensor, "b"]:
         return torch.nonzero(self.part == part)[:, 0]
 
-    def _weighted(
-        self, state: TrainingState, members: Int[Tensor, "b"], band: Band, temperature: Float[Tensor, ""] | float = 1.0
-    ) -> tuple[WeightedImages, WeightedImages]:
-        """Images in a band, and the same where what the maps leave unexplained is noise to them."""
-        whole = state.weighted(members, self.ground.band).at(self.ground.band.within(band.radius))
-        trust = 1 / (temperature * self.unexplained[band.shells])
-        return whole, WeightedImages(whole.score * trust, whole.power * trust, whole.constant)
+    def _images_of(self, state: TrainingState, part: int) -> WeightedImages:
+        """The images of a part in the widest band."""
+        return state.weighted(self.members[self._rows(part)], self.ground.band)
 
     def _log_prior(self, state: TrainingState, members: Int[Tensor, "b"]) -> Float[Tensor, "b k"]:
         if self.seeds is None:
             return self.log_evidence.new_zeros(len(members), self.log_evidence.shape[1])
         return self.seeds.log_prior(members.to(state.device))
 
-    def _lay(self, part: int, whole: WeightedImages) -> Float[Tensor, "b p"]:
-        """Put the images of a part into the maps, in the place of what it was.
+    def _lay(self, part: int, images: WeightedImages, sign: int = 1) -> Float[Tensor, "b p"]:
+        """Put the images of a part into the maps where they lie, or take them out.
 
         Args:
-            whole: They, as far as they count.
+            images: They, in the widest band.
+            sign: -1 to take them out.
 
         Returns:
-            Their scores, moved back by the mean over their shifts.
+            Their scores as far as they count, moved back by the mean over their shifts.
         """
         laid = self._laid[part]
         band = Band(self.ground.band.box_size, laid.radius, self.ground.mask.device)
+        whole = images.at(self.ground.band.within(laid.radius))
         score = shift_hartley(whole.score[:, 0, None], band.frequencies, -laid.near_shifts)
         score = torch.einsum("bs,bsp->bp", laid.of_shift, score)
         class_index, rotation = laid.placement.class_index, laid.placement.rotation
-        self._sums.forget(part)
         self._sums.add(
-            WeightedImages(score[:, None], whole.power, whole.constant),
+            WeightedImages(sign * score[:, None], sign * whole.power, whole.constant),
             band,
-            torch.full_like(class_index, part),
+            torch.zeros_like(class_index),
             score.new_ones(len(score), 1),
             class_index[:, None],
             rotation[:, None, None],
             score.new_zeros(len(score), 1, 1, 2),
         )
         return score
-
-    def _maps_of(self, parts: list[int]) -> Float[Tensor, "k n n n"]:
-        """Maps of some parts, or as they are known."""
-        numerator, denominator = (sums[parts].sum(0) for sums in (self._sums.numerator, self._sums.denominator))
-        radius = self.plan.radius(self.step_count)
-        maps = self.ground.maps_of(numerator, denominator, radius)
-        if self.seeds is None or self._known is None:
-            return maps
-        known = torch.where(self.ground.distance <= radius, self._known, 0.0) * self.scale[:, None, None, None]
-        return torch.where(self.seeds.has_map[:, None, None, None], known, maps)
 
     def _learn_spread(self, drawn: DrawnPoses, band: Band) -> None:
         """Re-estimate how far particles lie from the centre, as the noise is re-estimated.
@@ -288,7 +325,7 @@ class GibbsSampling:
         prior, memory = self.shift_prior, self.plan.memory_of_shifts
         if prior.extent_px > 0:
             found = float((drawn.of_shift * prior.square_distance(drawn.near_shifts)).sum(1).mean())
-            found += (0.5 * shift_step(band)) ** 2 / 6
+            found += (0.5 * shift_step(band, prior)) ** 2 / 6
             self.shift_prior = prior.learned(memory * prior.mean_square_px + (1 - memory) * found)
 
     def _rescale(self, whole: WeightedImages, score: Float[Tensor, "b p"], drawn: DrawnPoses, band: Band) -> None:
@@ -306,6 +343,6 @@ class GibbsSampling:
 
 
 def num_parts_of(num_images: int, num_maps: int) -> int:
-    """Into how many parts images go: an even number, as `ClassSums` wants it."""
+    """Into how many parts images go."""
     size = max(_IMAGES_OF_A_PART * num_maps, _FEWEST_IMAGES_OF_A_PART)
-    return max(_FEWEST_PARTS, 2 * round(num_images / size / 2))
+    return min(num_images, max(_FEWEST_PARTS, round(num_images / size)))

@@ -13,7 +13,7 @@ from cryohydra.physics.noise import shell_means
 from cryohydra.training.state import TrainingState
 
 _LEAST_SHARE = 0.02
-"""See `ClassSums.solve`. Damped by their signal-to-noise ratio as well, maps never leave the poses they begin with."""
+"""See `ClassSums.solve`. No Wiener filter besides: with one, images stayed at the poses that they began with."""
 
 
 @dataclass(frozen=True)

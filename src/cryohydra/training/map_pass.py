@@ -11,7 +11,8 @@ from cryohydra.fourier.lattice import Lattice
 from cryohydra.inference.evidence import carry_shares, expected_contrast
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.local_search import LocalPoses, LocalSteps, sharpen_poses
-from cryohydra.inference.reconstruction import ClassSums, half_of, part_of
+from cryohydra.inference.partition import half_of, part_of
+from cryohydra.inference.reconstruction import ClassSums
 from cryohydra.inference.slices import SliceSource
 from cryohydra.physics.noise import NoiseSpectrum, shell_means
 from cryohydra.training.state import TrainingState

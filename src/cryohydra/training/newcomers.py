@@ -14,7 +14,7 @@ import torch
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.inference.selection import CLEARLY_MISSED, is_better, without_the_least_missed
 from cryohydra.training.annealing import Annealing
-from cryohydra.training.gibbs import GibbsSampling, num_parts_of
+from cryohydra.training.gibbs import GibbsSampling, Yardstick, num_parts_of
 from cryohydra.training.ground import Ground
 from cryohydra.training.state import TrainingState
 
@@ -38,7 +38,7 @@ class Doubted:
 
     classes: tuple[int, ...]
     members: Int[Tensor, "m"]
-    """Images that are likelier of one of these than of all others."""
+    """Images that are likelier of one of these than of all others; some of them, where they are many."""
 
     @classmethod
     def of(cls, state: TrainingState) -> "Doubted | None":
@@ -53,7 +53,10 @@ class Doubted:
             return None
         probability = state.classes.log_posterior()[:, list(classes)].exp().sum(1)
         members = torch.nonzero(probability > 0.5)[:, 0].cpu()
-        return cls(classes, members) if len(members) >= _FEWEST_IMAGES * len(classes) else None
+        if len(members) < _FEWEST_IMAGES * len(classes):
+            return None
+        drawn = torch.randperm(len(members), generator=state.generator)[: _MOST_IMAGES * len(classes)]
+        return cls(classes, members[drawn.sort().values])
 
 
 class Newcomers:
@@ -61,19 +64,15 @@ class Newcomers:
 
     def __init__(self, state: TrainingState, plan: Annealing, doubted: Doubted, saved: dict[str, Any] | None = None):
         """Begin the first attempt, or the next one of those that were saved (`state_dict`)."""
-        self.doubted = doubted
         self.ground = Ground.of(state, plan.last_radius)
-        num_maps = len(doubted.classes)
-        drawn = torch.randperm(len(doubted.members), generator=state.generator)[: _MOST_IMAGES * num_maps]
-        self._members = saved["members"].cpu() if saved else doubted.members[drawn]
-        sweep = num_parts_of(len(self._members), num_maps)
+        self.doubted = doubted if saved is None else Doubted(tuple(saved["classes"]), saved["members"].cpu())
+        num_maps, num_images = len(self.doubted.classes), len(self.doubted.members)
+        sweep = num_parts_of(num_images, num_maps)
         self.plan = replace(plan, num_steps=_NUM_SWEEPS * sweep, num_warm_steps=_NUM_WARM_SWEEPS * sweep, level=_LEVEL)
-        self._evidence_before: Float[Tensor, "m"] = (
-            saved["evidence_before"].to(state.device) if saved else self._evidence_of_classes(state)
-        )
-        self._best: tuple[Tensor, Float[Tensor, "m"]] | None = saved["best"] if saved else None
+        self._yardstick, self._evidence_before = self._ask_classes(state) if saved is None else _asked(state, saved)
+        self._best: tuple[Tensor, Float[Tensor, "m"]] | None = None if saved is None else saved["best"]
         """Maps, and the evidence of each image in maps that it is no part of."""
-        self.num_attempts: int = saved["num_attempts"] if saved else 0
+        self.num_attempts: int = 0 if saved is None else saved["num_attempts"]
         self._sampling = self._from_nothing(state)
 
     @property
@@ -98,21 +97,24 @@ class Newcomers:
     def state_dict(self) -> dict[str, Any]:
         """What the attempts that are over have come to; one that was cut short begins anew."""
         return {
-            "members": self._members,
+            "classes": self.doubted.classes,
+            "members": self.doubted.members,
+            "unexplained": self._yardstick.unexplained,
+            "mean_square_px": self._yardstick.shift_prior.mean_square_px,
             "evidence_before": self._evidence_before,
             "best": self._best,
             "num_attempts": self.num_attempts,
         }
 
     def chosen(self) -> Float[Tensor, "d n n n"] | None:
-        """The maps of the best attempt, on the lattice of the ascent; None if images need none of them."""
+        """The maps of the best attempt, on the lattice of ab initio; None if images need none of them."""
         if self._best is None:
             return None
         maps, evidence = self._best
         return maps if is_better(self._evidence_before, evidence) else None
 
     def _judge(self, state: TrainingState) -> None:
-        self._sampling.look_closely(state)
+        self._sampling.look_closely(state, self._yardstick)
         evidence = self._sampling.evidence
         if self._best is None or evidence.mean() > self._best[1].mean():
             self._best = self._sampling.maps(), evidence
@@ -121,12 +123,20 @@ class Newcomers:
             self._sampling = self._from_nothing(state)
 
     def _from_nothing(self, state: TrainingState) -> GibbsSampling:
-        return GibbsSampling.from_nothing(state, self.ground, self.plan, self._members, len(self.doubted.classes))
+        doubted = self.doubted
+        return GibbsSampling.from_nothing(state, self.ground, self.plan, doubted.members, len(doubted.classes))
 
-    def _evidence_of_classes(self, state: TrainingState) -> Float[Tensor, "m"]:
-        """Of each image in the doubted classes as they are, asked as attempts are: in maps that it is no part of."""
-        sampling = GibbsSampling.from_classes(state, self.ground, self.plan, self._members, self.doubted.classes)
+    def _ask_classes(self, state: TrainingState) -> tuple[Yardstick, Float[Tensor, "m"]]:
+        """Evidence of the doubted classes as they are, asked as attempts are: in maps that images are no part of."""
+        doubted = self.doubted
+        sampling = GibbsSampling.from_classes(state, self.ground, self.plan, doubted.members, doubted.classes)
         while not sampling.is_done:
             sampling.step(state)
-        sampling.look_closely(state)
-        return sampling.evidence
+        sampling.look_closely(state, sampling.yardstick)
+        return sampling.yardstick, sampling.evidence
+
+
+def _asked(state: TrainingState, saved: dict[str, Any]) -> tuple[Yardstick, Float[Tensor, "m"]]:
+    """What classes said when they were asked."""
+    shift_prior = state.shift_prior.learned(saved["mean_square_px"])
+    return Yardstick(saved["unexplained"].to(state.device), shift_prior), saved["evidence_before"].to(state.device)

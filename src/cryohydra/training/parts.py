@@ -11,7 +11,8 @@ import torch
 
 from cryohydra._typing import Int, Tensor
 from cryohydra.fourier.lattice import Lattice, enlarge
-from cryohydra.inference.reconstruction import ClassSums, part_of, particle_mask
+from cryohydra.inference.partition import part_of
+from cryohydra.inference.reconstruction import ClassSums, particle_mask
 from cryohydra.inference.slices import GridSlicers, LatticeSlices
 
 NUM_PARTS = 8
@@ -22,9 +23,10 @@ _ENOUGH = NUM_PARTS // 2
 def batches_of_parts(num_particles: int, batch_size: int, generator: torch.Generator) -> Iterator[Int[Tensor, "b"]]:
     """Every particle once, part by part, in random order within each."""
     every = torch.arange(num_particles)
-    for part in range(min(NUM_PARTS, num_particles)):
+    for part in range(NUM_PARTS):
         rows = every[part_of(every, NUM_PARTS) == part]
-        yield from rows[torch.randperm(len(rows), generator=generator)].split(batch_size)
+        if len(rows):
+            yield from rows[torch.randperm(len(rows), generator=generator)].split(batch_size)
 
 
 class Parts:

@@ -46,7 +46,7 @@ class Placement:
     class_index: Int[Tensor, "b"]
     rotation: Float[Tensor, "b 3 3"]
     shift_px: Float[Tensor, "b 2"]
-    """Beside the one that is known."""
+    """In addition to the shift that the input gives."""
 
 
 @dataclass(frozen=True)
@@ -56,46 +56,13 @@ class DrawnPoses:
     placement: Placement
     near_shifts: Float[Tensor, "b s 2"]
     of_shift: Float[Tensor, "b s"]
-    """Posterior of these at the rotation drawn; one of them is drawn."""
+    """Posterior of these at the rotation drawn."""
     slices: Float[Tensor, "b p"]
     """Of its class, at that rotation."""
-    log_evidence: Float[Tensor, "b k"]
-    """Over that of noise alone, by the turned grid only: right in the mean over many draws."""
-    likeliest: Float[Tensor, "b k 3 3"]
-    """Rotation of that grid in each class."""
-
-    @property
-    def mean_evidence(self) -> float:
-        """Of the images, all classes as likely as each other."""
-        return float(self.log_evidence.logsumexp(1).mean()) - math.log(self.log_evidence.shape[1])
 
 
-def draw(
-    source: LatticeSlices,
-    images: WeightedImages,
-    band: Band,
-    shift_prior: ShiftPrior,
-    before: Placement,
-    level: int,
-    balance: float,
-    log_prior: Float[Tensor, "b k"],
-    generator: torch.Generator,
-) -> DrawnPoses:
-    """Draw class, rotation and shift of each image by their posterior, maps looked at from all sides alike.
-
-    Args:
-        images: In the band.
-        before: Where they were.
-        level: Of the grid of rotations that is turned at random.
-        balance: How much maps are pulled towards equal shares, from 0 to 1.
-        log_prior: Of the classes of each image.
-        generator: On the CPU.
-    """
-    return _Draw(source, images, band, shift_prior, level, generator).made(before, balance, log_prior)
-
-
-class _Draw:
-    """A batch in front of maps."""
+class TurnedGrid:
+    """A batch of images before maps, seen from a grid of rotations turned at random, at shifts moved at random."""
 
     def __init__(
         self,
@@ -106,92 +73,110 @@ class _Draw:
         level: int,
         generator: torch.Generator,
     ):
+        """Compare every image with every map.
+
+        Args:
+            images: In the band.
+            level: Of the grid of rotations.
+            generator: On the CPU.
+        """
         device = band.frequencies.device
-        self.source, self.images, self.band = source, images, band
-        self.shift_prior, self.level, self.generator = shift_prior, level, generator
-        self.row = torch.arange(len(images), device=device)
-        turn = random_rotations(1, generator).to(device)
-        self.rotations = all_rotations(level, device) @ turn
-        step_px = shift_step(band)
+        self._source, self._images, self._band = source, images, band
+        self._shift_prior, self._generator = shift_prior, generator
+        self._row = torch.arange(len(images), device=device)
+        self._rotations = all_rotations(level, device) @ random_rotations(1, generator).to(device)
+        step_px = shift_step(band, shift_prior)
         moved = (torch.rand(2, generator=generator).to(device) - 0.5) * step_px
-        self.shifts = shift_prior.within(shift_prior.grid(step_px).to(device) + moved)
-        # What a point of the grid stands for, and one nearby, of which four have as much room.
-        self.log_cell = -torch.logsumexp(shift_prior.log_density(self.shifts), 0)
-        self.near = shift_grid(_REACH_OF_SHIFTS * step_px, 0.5 * step_px).to(device)
-        self.log_near_cell = self.log_cell - math.log(4)
+        self._shifts = shift_prior.within(shift_prior.grid(step_px).to(device) + moved)
+        # Log prior of a shift is its density times the area that it stands for; those nearby lie half as far apart.
+        self._log_area = -torch.logsumexp(shift_prior.log_density(self._shifts), 0)
+        log_of_shift = shift_prior.log_density(self._shifts) + self._log_area
+        self._log_mass = _log_mass(source, images, band, level, self._rotations, self._shifts, log_of_shift)
+        near = shift_grid(_REACH_OF_SHIFTS * step_px, 0.5 * step_px) @ _turned_at_random(generator)
+        self._near, self._log_near_area = near.to(device), self._log_area - math.log(4)
         if shift_prior.extent_px == 0:
-            self.near, self.log_near_cell = self.near.new_zeros(1, 2), self.log_cell
+            self._near, self._log_near_area = near.new_zeros(1, 2).to(device), self._log_area
 
-    def made(self, before: Placement, balance: float, log_prior: Float[Tensor, "b k"]) -> DrawnPoses:
-        """From anywhere or where it was, then nearby."""
-        log_of_shift = self.shift_prior.log_density(self.shifts) + self.log_cell
-        log_mass = _log_mass(self.source, self.images, self.band, self.level, self.rotations, self.shifts, log_of_shift)
-        log_evidence = log_mass.logsumexp(2) - math.log(len(self.rotations))
-        likeliest = self.rotations[log_mass.argmax(2)]
-        somewhere = self._anywhere(log_mass, before, balance, log_prior)
-        return self._nearby(somewhere, log_evidence, likeliest)
+    @property
+    def log_evidence(self) -> Float[Tensor, "b k"]:
+        """Of each class over that of noise alone: right in the mean over many grids, far from it in one."""
+        return self._log_mass.logsumexp(2) - math.log(len(self._rotations))
 
-    def _anywhere(
-        self, log_mass: Float[Tensor, "b k q"], before: Placement, balance: float, log_prior: Float[Tensor, "b k"]
-    ) -> Placement:
-        num_rotations = len(self.rotations)
-        cell = (before.rotation.flatten(1) @ self.rotations.flatten(1).T).argmax(1)
-        there = self.row, before.class_index, cell
+    @property
+    def likeliest(self) -> Float[Tensor, "b k 3 3"]:
+        """Rotation of the grid in each class."""
+        return self._rotations[self._log_mass.argmax(2)]
+
+    def draw(self, before: Placement, log_prior: Float[Tensor, "b k"], balance: float) -> DrawnPoses:
+        """Draw class and pose of each image by their posterior, maps looked at from all sides alike.
+
+        Args:
+            before: Where it was.
+            log_prior: Of the classes of each image.
+            balance: How much classes are pulled towards equal shares, from 0 to 1.
+        """
+        return self._nearby(self._anywhere(before, log_prior, balance))
+
+    def _anywhere(self, before: Placement, log_prior: Float[Tensor, "b k"], balance: float) -> Placement:
+        """From the grid, or where it was."""
+        cell = (before.rotation.flatten(1) @ self._rotations.flatten(1).T).argmax(1)
+        there = self._row, before.class_index, cell
         slices = self._cut(before.class_index, before.rotation[:, None])
-        stay = self._compare(slices, self._around(before.shift_px))[:, 0].logsumexp(1) + self.log_near_cell
+        stay = self._compare(slices, self._around(before.shift_px))[:, 0].logsumexp(1) + self._log_near_area
         # Where an image was counts to the cell of the grid that it lies in.
-        log_mass = log_mass.index_put(there, torch.logaddexp(log_mass[there], stay))
+        log_mass = self._log_mass.index_put(there, torch.logaddexp(self._log_mass[there], stay))
         log_evidence = log_mass.logsumexp(2)
         log_weight = log_prior + balance * balancing_weights(log_evidence + log_prior)
         of_views = log_weight_of_views(torch.softmax(log_mass, 2), torch.softmax(log_evidence + log_weight, 1))
-        index = drawn((log_mass + of_views + log_weight[:, :, None]).flatten(1), self.generator)
-        class_index, found = index // num_rotations, index % num_rotations
-        chance = torch.rand(len(index), generator=self.generator).to(index.device)
-        stays = (class_index == before.class_index) & (found == cell) & (chance < (stay - log_mass[there]).exp())
-        rotation = torch.where(stays[:, None, None], before.rotation, self.rotations[found])
-        shifts = self.shifts.expand(len(index), -1, 2)
+        index = draw_rows((log_mass + of_views + log_weight[:, :, None]).flatten(1), self._generator)
+        class_index, found = index // len(self._rotations), index % len(self._rotations)
+        is_there = (class_index == before.class_index) & (found == cell)
+        stays = is_there & (self._chance(len(index)) < (stay - log_mass[there]).exp())
+        rotation = torch.where(stays[:, None, None], before.rotation, self._rotations[found])
+        shifts = self._shifts.expand(len(index), -1, 2)
         at_shifts = self._compare(self._cut(class_index, rotation[:, None]), shifts)[:, 0]
-        shift_px = torch.where(stays[:, None], before.shift_px, self.shifts[drawn(at_shifts, self.generator)])
+        shift_px = torch.where(stays[:, None], before.shift_px, self._shifts[draw_rows(at_shifts, self._generator)])
         return Placement(class_index, rotation, shift_px)
 
-    def _nearby(
-        self, here: Placement, log_evidence: Float[Tensor, "b k"], likeliest: Float[Tensor, "b k 3 3"]
-    ) -> DrawnPoses:
-        # Seen from a place drawn around it, an image might as well be at any of those drawn around that place.
-        reach = _REACH * angular_step(_FINE_LEVEL) * torch.where(self.row % 2 == 0, 1.0, 0.5)[:, None, None]
-        turns = torch.randn(len(self.row), 1 + _NUM_NEAR, 3, generator=self.generator).to(reach.device) * reach
-        to_place, from_place = rotation_vector_to_matrix(turns).split([1, _NUM_NEAR], dim=1)
+    def _nearby(self, here: Placement) -> DrawnPoses:
+        """One of a few poses around a pivot drawn around this one: as likely to lead there as back."""
+        num_images = len(self._row)
+        reach = torch.where(self._chance(num_images) < 0.5, 1.0, 0.5) * _REACH * angular_step(_FINE_LEVEL)
+        turns = torch.randn(num_images, 1 + _NUM_NEAR, 3, generator=self._generator).to(reach.device)
+        to_pivot, from_pivot = rotation_vector_to_matrix(turns * reach[:, None, None]).split([1, _NUM_NEAR], dim=1)
         own = here.rotation[:, None]
-        candidates = torch.cat([own, own @ to_place @ from_place], dim=1)
+        candidates = torch.cat([own, own @ to_pivot @ from_pivot], dim=1)
+        # Shifts, around here: they lean to the middle of where they are likely, and maps are the sharper for it.
         slices, near_shifts = self._cut(here.class_index, candidates), self._around(here.shift_px)
         compared = self._compare(slices, near_shifts)
-        chosen = self.row, drawn(compared.logsumexp(2), self.generator)
+        chosen = self._row, draw_rows(compared.logsumexp(2), self._generator)
         at_chosen = compared[chosen]
-        shift_px = near_shifts[self.row, drawn(at_chosen, self.generator)]
+        shift_px = near_shifts[self._row, draw_rows(at_chosen, self._generator)]
         return DrawnPoses(
             placement=Placement(here.class_index, candidates[chosen], shift_px),
             near_shifts=near_shifts,
             of_shift=torch.softmax(at_chosen, dim=1),
             slices=slices[chosen],
-            log_evidence=log_evidence,
-            likeliest=likeliest,
         )
 
     def _around(self, shift_px: Float[Tensor, "b 2"]) -> Float[Tensor, "b s 2"]:
-        return self.shift_prior.within(shift_px[:, None] + self.near)
+        return self._shift_prior.within(shift_px[:, None] + self._near)
+
+    def _chance(self, number: int) -> Float[Tensor, "b"]:
+        return torch.rand(number, generator=self._generator).to(self._row.device)
 
     def _cut(self, class_index: Int[Tensor, "b"], rotation: Float[Tensor, "b c 3 3"]) -> Float[Tensor, "b c p"]:
         which = class_index[:, None].expand(rotation.shape[:2]).flatten()
-        slices = self.source.of_candidates(self.band, which, rotation.flatten(0, 1))
+        slices = self._source.of_candidates(self._band, which, rotation.flatten(0, 1))
         return slices.unflatten(0, rotation.shape[:2])
 
     def _compare(self, slices: Float[Tensor, "b c p"], shift_px: Float[Tensor, "b s 2"]) -> Float[Tensor, "b c s"]:
         """Log likelihood over that of noise alone, and the density of shifts over that at the centre."""
-        images = self.images
-        score = shift_hartley(images.score[:, 0, None], self.band.frequencies, -shift_px)
+        images = self._images
+        score = shift_hartley(images.score[:, 0, None], self._band.frequencies, -shift_px)
         half_power = 0.5 * torch.einsum("bp,bcp->bc", images.power[:, 0], slices.square())
         log_likelihood = torch.einsum("bsp,bcp->bcs", score, slices) - half_power[:, :, None]
-        return log_likelihood + self.shift_prior.log_density(shift_px)[:, None]
+        return log_likelihood + self._shift_prior.log_density(shift_px)[:, None]
 
 
 def log_evidence_on_grid(
@@ -200,18 +185,24 @@ def log_evidence_on_grid(
     """Evidence of each class over that of noise alone, by all rotations of a grid and shifts as fine as the next."""
     device = band.frequencies.device
     rotations = all_rotations(_FINE_LEVEL, device)
-    shifts = shift_prior.grid(0.5 * shift_step(band)).to(device)
+    shifts = shift_prior.grid(0.5 * shift_step(band, shift_prior)).to(device)
     log_prior = shift_prior.log_probability(shifts)
     log_mass = _log_mass(source, images, band, _FINE_LEVEL, rotations, shifts, log_prior)
     return log_mass.logsumexp(2) - math.log(len(rotations))
 
 
-def shift_step(band: Band) -> float:
-    """Step in pixels of the shifts beside the turned grid: a quarter of the shortest wave, but no finer than useful."""
-    return band.box_size / (4 * min(band.radius, _SHIFTED_RADIUS))
+def shift_step(band: Band, shift_prior: ShiftPrior) -> float:
+    """Step in pixels of the shifts beside the turned grid: a quarter of the shortest wave, but no finer than useful.
+
+    No more than two standard deviations of the prior along an axis: to 2 % a sum is then as good as an integral.
+    """
+    step_px = band.box_size / (4 * min(band.radius, _SHIFTED_RADIUS))
+    if shift_prior.extent_px == 0:
+        return step_px
+    return min(step_px, 2 * (shift_prior.mean_square_px / 2) ** 0.5, shift_prior.extent_px / 1.5)
 
 
-def drawn(log_weight: Float[Tensor, "b n"], generator: torch.Generator) -> Int[Tensor, "b"]:
+def draw_rows(log_weight: Float[Tensor, "b n"], generator: torch.Generator) -> Int[Tensor, "b"]:
     """One of each row, by weights whose logs are given.
 
     Args:
@@ -229,6 +220,11 @@ def balancing_weights(evidence: Float[Tensor, "b k"], num_rounds: int = 10) -> F
         share = torch.softmax(evidence + log_weight, dim=1).mean(0)
         log_weight = log_weight - (share * len(log_weight) + 1e-6).log()
     return log_weight
+
+
+def _turned_at_random(generator: torch.Generator) -> Float[Tensor, "2 2"]:
+    angle = 2 * math.pi * float(torch.rand((), generator=generator))
+    return torch.tensor([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
 
 
 def _log_mass(

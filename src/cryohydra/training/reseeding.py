@@ -95,7 +95,7 @@ class Reseeding:
 
         Args:
             stems_from: The class whose poses and evidence the others take over, while it shares its weight with them;
-                None if each keeps its own.
+                None if the maps have nothing to do with what was there: then all share what the classes had together.
         """
         self._remember(state, halves, classes)
         assert state.maps is not None
@@ -104,7 +104,9 @@ class Reseeding:
         state.maps = ClassMaps(state.maps.lattice, values, state.maps.half_correlation)
         halves = halves.unflatten(0, (-1, state.num_classes)).clone()
         halves[:, classes] = maps
-        if stems_from is not None:
+        if stems_from is None:
+            _pool(state, classes)
+        else:
             _share(state, classes, stems_from)
         return halves.flatten(0, 1)
 
@@ -269,6 +271,15 @@ def _share(state: TrainingState, classes: list[int], stem: int) -> None:
     tables.log_pose_volume[:, classes] = tables.log_pose_volume[:, stem, None]
     shared = tables.log_weight[classes].logsumexp(0) - math.log(len(classes))
     tables.log_weight[classes] = shared.to(tables.log_weight)
+
+
+def _pool(state: TrainingState, classes: list[int]) -> None:
+    """Let images be as likely of each of some classes as they were of all of them on average, and meet all of them."""
+    tables = state.classes
+    shared = tables.log_weight[classes].logsumexp(0)
+    together = (tables.log_weight + tables.log_evidence)[:, classes].logsumexp(1) - shared
+    tables.log_evidence[:, classes] = together[:, None]
+    tables.log_weight[classes] = shared - math.log(len(classes))
 
 
 def _evidence(state: TrainingState) -> Float[Tensor, "n"]:

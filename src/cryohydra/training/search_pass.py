@@ -14,8 +14,8 @@ from cryohydra.inference.candidates import Candidates
 from cryohydra.inference.evidence import carry_shares
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.local_search import LocalSteps, likelier
+from cryohydra.inference.partition import half_of
 from cryohydra.inference.pose_search.base import PoseSearch
-from cryohydra.inference.reconstruction import half_of
 from cryohydra.inference.slices import SliceSource
 from cryohydra.physics.pose import Pose
 from cryohydra.training.map_pass import MapPass, Pairs, hold_poses, poses_held, widened

@@ -5,7 +5,8 @@ import torch
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.lattice import Lattice, to_frequency, to_real_space
 from cryohydra.fourier.lattice_density import density_on_lattice
-from cryohydra.inference.reconstruction import ClassSums, half_of, particle_mask
+from cryohydra.inference.partition import half_of
+from cryohydra.inference.reconstruction import ClassSums, particle_mask
 from cryohydra.physics.noise import shell_means
 from cryohydra.physics.pose import Pose
 from cryohydra.training.state import TrainingState
@@ -43,7 +44,15 @@ def seed_of_members(
         rotation = pose.rotation[index].to(state.device).transpose(1, 2)
         shift_px = pose.shift_px[index].to(state.device).transpose(1, 2) - state.known_shift_px[rows][:, None, None]
         one = torch.ones(len(rows), 1, device=state.device)
-        sums.add(state.weighted(index, band), band, half_of(rows), one, one.long() - 1, rotation, shift_px)
+        sums.add(
+            state.weighted(index, band),
+            band,
+            half_of(rows),
+            one,
+            torch.zeros_like(one, dtype=torch.long),
+            rotation,
+            shift_px,
+        )
     return sums.solve(particle_mask(lattice, state.device)).maps.values[0]
 
 

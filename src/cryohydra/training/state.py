@@ -14,8 +14,8 @@ from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.fourier.lattice import Lattice
 from cryohydra.inference.evidence import log_class_posterior
-from cryohydra.inference.held_out import is_held_out
 from cryohydra.inference.images import WeightedImages, weigh_images
+from cryohydra.inference.partition import is_held_out
 from cryohydra.inference.reconstruction import ClassMaps
 from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.model.conformations import Conformations
@@ -54,9 +54,9 @@ class ClassTable(nn.Module):
         self.log_evidence, self.log_pose_volume = self.log_evidence[:, kept], self.log_pose_volume[:, kept]
         self.log_weight = torch.log_softmax(self.log_weight[kept], dim=0)
 
-    def update_weights(self) -> None:
-        """Shares from the posterior of all particles and of pseudo-particles."""
-        total = self.log_posterior().exp().sum(0) + self.pseudo_particles
+    def update_weights(self, index: Int[Tensor, "b"] | slice = slice(None)) -> None:
+        """Shares from the posterior of particles, of all or of some that speak for all, and of pseudo-particles."""
+        total = self.log_posterior(index).exp().sum(0) + self.pseudo_particles
         self.log_weight.copy_((total / total.sum()).log())
 
 
