@@ -29,7 +29,7 @@ NUM_IMAGES, BOX_SIZE, PIXEL_SIZE = 240, 32, 13.5
 
 @pytest.fixture(scope="module")
 def particles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes; beside them the same file with halves that are not even and odd."""
+    """Two classes; beside them the same file with halves that are not the model's own."""
     folder = tmp_path_factory.mktemp("particles")
     classes = [demo_class(name, BOX_SIZE, PIXEL_SIZE) for name in ("spliceosome", "large_subunit")]
     simulate_to_folder(folder, classes, Imaging(PIXEL_SIZE, snr=1.0, shift_std_px=1.0), NUM_IMAGES, seed=0)
@@ -94,7 +94,7 @@ def test_each_class_is_proven_and_the_report_shows_it(
     run = write_run(tmp_path / "run", particles / "particles.star", read_truth(particles), BOX_SIZE)
     assert main(["prove", str(run.path)]) == 0
     said = capsys.readouterr().out
-    assert "even and odd" in said and said.count("not gold standard") == 2
+    assert "Halves are the model's own" in said and said.count("not gold standard") == 2
     folder = run.proof_path(1, "shared")
     for k in (0, 1):
         halves = [torch.from_numpy(read_map(folder / f"class_{k}_half{h}.mrc")[0]) for h in (1, 2)]

@@ -88,7 +88,7 @@ def take_images() -> Callable[..., Images]:
     ) -> Images:
         generator = torch.Generator().manual_seed(seed)
         rotation = random_rotations(num_images, generator)
-        # Pairs: even and odd particles, which make the two halves, have the same classes.
+        # Pairs of the same class: every part of the particles has images of all.
         labels = torch.arange(num_images) // 2 % density.num_classes
         shift = (shift_std_px * torch.randn(num_images, 2, generator=generator)).clamp(
             -2 * shift_std_px, 2 * shift_std_px

@@ -241,8 +241,10 @@ class _Rehearsing:
             stage.current.num_seen = -len(self.state)
         index = self._index(size)
         if isinstance(stage, Searching) and stage.goes_by_parts(self.state):
-            index = index - part_of(index, NUM_PARTS) + part
-            index = index[index < len(self.state)]
+            parts = part_of(torch.arange(len(self.state)), NUM_PARTS)
+            there_are = parts.unique()
+            rows = torch.nonzero(parts == there_are[part % len(there_are)])[:, 0]
+            index = rows[index % len(rows)]
         stage.step(self.state, index)
 
     def _ab_initio(self, stage: AbInitio) -> dict[int, Cost]:

@@ -60,6 +60,7 @@ class AbInitio(Stage):
 
     def batches(self, state: TrainingState) -> Iterator[Int[Tensor, "b"]]:
         """Every image that maps climb on some times over, one part of them after the other."""
+        self.sampling.lay_anew(state)
         for _ in range(SWEEPS_OF_AN_EPOCH * self.sampling.num_parts):
             yield self.sampling.next_members()
 

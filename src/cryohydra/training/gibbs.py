@@ -122,14 +122,13 @@ class GibbsSampling:
         """Of maps that are held."""
         self._slicers = GridSlicers()
         self._known = None if seeds is None else enlarge(seeds.values, ground.lattice)
-        self._sums = ClassSums.empty(ground.lattice, num_maps, state.device, num_parts=1)
         self._laid: list[_Laid] = []
         for part in range(num_parts):
             rows = self._rows(part).to(state.device)
             there = Placement(placement.class_index[rows], placement.rotation[rows], placement.shift_px[rows])
             shifts = there.shift_px[:, None]
             self._laid.append(_Laid(there, shifts, torch.ones_like(shifts[..., 0]), ground.band.radius))
-            self._lay(part, self._images_of(state, part))
+        self.lay_anew(state)
         self.compared = self.maps()
         """The maps that the last step's images met; at first those of all."""
 
@@ -221,6 +220,12 @@ class GibbsSampling:
         """By which evidence is told now."""
         return Yardstick(self.unexplained, self.shift_prior)
 
+    def lay_anew(self, state: TrainingState) -> None:
+        """Make the sums anew of where images lie: in sums that are added to and taken from, rounding adds up."""
+        self._sums = ClassSums.empty(self.ground.lattice, len(self.scale), state.device, num_parts=1)
+        for part in range(self.num_parts):
+            self._lay(part, self._images_of(state, part))
+
     def look_closely(self, state: TrainingState, yardstick: Yardstick) -> None:
         """Tell the evidence of all images by a fine grid, each still in maps that it is no part of."""
         band = Band(self.ground.band.box_size, self.plan.radius(self.step_count), state.device)
@@ -263,11 +268,10 @@ class GibbsSampling:
             setattr(self, name, saved[name].to(state.device))
         self.step_count = saved["step_count"]
         self.shift_prior = self.shift_prior.learned(saved["mean_square_px"])
-        self._sums = ClassSums.empty(self.ground.lattice, len(self.scale), state.device, num_parts=1)
         for part, (placement, near_shifts, of_shift, radius) in enumerate(saved["laid"]):
             there = Placement(*(one.to(state.device) for one in placement))
             self._laid[part] = _Laid(there, near_shifts.to(state.device), of_shift.to(state.device), radius)
-            self._lay(part, self._images_of(state, part))
+        self.lay_anew(state)
 
     def _remembered(self, part: int, now: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
         """Evidence by this visit and those before it."""
