@@ -50,7 +50,7 @@ def test_a_search_goes_on_only_if_a_pilot_finds_something(
     state, stage = begun
     monkeypatch.setattr(search_pass, "PILOT", 2 * BATCH)
     monkeypatch.setattr(search_pass, "_CLEAR_GAIN", float("inf"))  # no class changes
-    monkeypatch.setattr(search, "_SURE", 0.0)
+    monkeypatch.setattr(search, "SURE", 0.0)
     searched = []
 
     def counted(self: SearchPass, state: TrainingState, rows: torch.Tensor, *args: Any) -> torch.Tensor:
@@ -69,7 +69,7 @@ def test_while_classes_are_in_doubt_a_search_goes_on_until_evidence_settles(
 ) -> None:
     state, stage = begun
     monkeypatch.setattr(search_pass, "PILOT", BATCH)
-    monkeypatch.setattr(search, "_SURE", 1.1)
+    monkeypatch.setattr(search, "SURE", 1.1)
     monkeypatch.setattr(search_pass, "_LITTLE_FOUND", math.inf)  # poses gain nothing
     monkeypatch.setattr(search_pass, "_FEW_CHANGES", 1.1)
     for _ in range(stage.num_passes - stage.pass_count):
@@ -89,7 +89,7 @@ def test_while_classes_are_in_doubt_a_part_is_compared_with_maps_of_all_others(
 ) -> None:
     """In a first pass, which has no earlier sums, once half of the parts are seen; the last part ends the pass."""
     state, stage = begun
-    monkeypatch.setattr(search, "_SURE", surest)
+    monkeypatch.setattr(search, "SURE", surest)
     if is_first:
         stage.begin(state)
     elif surest > 1:
@@ -106,7 +106,7 @@ def test_what_a_part_is_compared_with_is_made_without_it(
     begun: tuple[TrainingState, Searching], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, stage = begun
-    monkeypatch.setattr(search, "_SURE", 1.1)
+    monkeypatch.setattr(search, "SURE", 1.1)
     take_on_a_pass(state, stage)
     first = next(stage.batches(state))
     assert bool((part_of(first, NUM_PARTS) == 0).all())
@@ -158,7 +158,7 @@ def test_a_trial_is_judged_in_the_noise_and_band_in_which_it_was_called_for(
 ) -> None:
     """Another estimate of the noise changes the evidence of all images, whatever is tried."""
     state, stage = begun
-    monkeypatch.setattr(search, "_SURE", 1.1)
+    monkeypatch.setattr(search, "SURE", 1.1)
     monkeypatch.setattr(Searching, "_has_reason_to_go_on", lambda self, state: is_called)
     stage.is_last_search, stage.evidence_before, stage.radius = True, math.inf, stage.last_radius
     noise, radius = state.noise.variance.clone(), stage.radius
@@ -217,7 +217,7 @@ def test_after_a_last_search_that_finds_nothing_all_is_done(
     begun: tuple[TrainingState, Searching], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, stage = begun
-    monkeypatch.setattr(search, "_SURE", 0.0)
+    monkeypatch.setattr(search, "SURE", 0.0)
     stage.is_last_search = True
     stage.current = stage._begin_pass(state)
     assert isinstance(stage.current, SearchPass)

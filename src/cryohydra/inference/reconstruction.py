@@ -42,7 +42,7 @@ class ClassSums:
         """Sums over no images.
 
         Args:
-            num_parts: An even number.
+            num_parts: Those of `part_of`; 1 where nothing is asked of halves (`solve`).
         """
         shape = (num_parts, num_classes, lattice.size**3)
         return cls(lattice, torch.zeros(shape, device=device), torch.zeros(shape, device=device))

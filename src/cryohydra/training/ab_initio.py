@@ -16,7 +16,7 @@ from cryohydra.training.gibbs import GibbsSampling, Visit
 from cryohydra.training.ground import Ground
 from cryohydra.training.listener import Tell
 from cryohydra.training.stage import Stage, StepResult
-from cryohydra.training.state import TrainingState
+from cryohydra.training.state import SURE, TrainingState
 
 SWEEPS_OF_AN_EPOCH = 5
 _SWEEPS_TO_SETTLE, _LEAST_GAIN = 10, 0.003
@@ -24,8 +24,6 @@ _SWEEPS_TO_SETTLE, _LEAST_GAIN = 10, 0.003
 which it must have grown."""
 _SWEEPS_IF_SURE, _LEAST_GAIN_IF_SURE = 4, 0.01
 """The same where classes are told: then the search sharpens poses better."""
-_SURE = 0.95
-"""Mean probability of the images' likeliest classes."""
 
 
 class AbInitio(Stage):
@@ -109,7 +107,7 @@ class AbInitio(Stage):
         if has_gained_less(_LEAST_GAIN, _SWEEPS_TO_SETTLE):
             return True
         sureness = float(torch.softmax(self.sampling.log_evidence, dim=1).amax(1).mean())
-        return sureness > _SURE and has_gained_less(_LEAST_GAIN_IF_SURE, _SWEEPS_IF_SURE)
+        return sureness > SURE and has_gained_less(_LEAST_GAIN_IF_SURE, _SWEEPS_IF_SURE)
 
     def _show(self, state: TrainingState) -> None:
         """Let the state hold the maps that the last images were compared with."""

@@ -25,15 +25,12 @@ from cryohydra.training.parts import Parts, batches_of_parts
 from cryohydra.training.reseeding import Reseeding
 from cryohydra.training.search_pass import SearchPass, which_matter
 from cryohydra.training.stage import Stage, StepResult
-from cryohydra.training.state import TrainingState
+from cryohydra.training.state import SURE, TrainingState
 
 _BREADTH = 8
 """How many times as many poses an image in doubt keeps."""
 _SEARCHED_RADIUS = 16
 """In Fourier pixels: what two levels of the default grids resolve."""
-_SURE = 0.95
-"""Mean probability of the images' likeliest classes below which searches go on until they settle: steps weigh classes
-by one pose, which loses where the signal is weak."""
 _LEAST_GAIN, _LEAST_GAIN_ON_TRIAL = 0.01, 0.001
 """Part of the evidence that a pass must add for the search to go on; a class in two is told by few of the images."""
 _NEEDED = 1.0
@@ -172,10 +169,13 @@ class Searching(Stage):
         return self.is_searching and self.slice_kind == "sliced" and self._doubts(state)
 
     def _doubts(self, state: TrainingState) -> bool:
-        """Whether classes are not told well; a trial is judged by maps of the kind that it began with."""
+        """Whether searches go on until they settle; a trial is judged by maps of the kind that it began with.
+
+        Steps weigh classes by one pose, which loses where the signal is weak.
+        """
         if self.reseeding.is_on_trial:
             return self.is_in_doubt
-        return float(state.classes.log_posterior().amax(1).exp().mean()) < _SURE
+        return float(state.classes.log_posterior().amax(1).exp().mean()) < SURE
 
     def _begin_pass(self, state: TrainingState) -> MapPass:
         is_in_doubt = self._doubts(state)

@@ -26,6 +26,9 @@ from cryohydra.physics.noise import NoiseSpectrum
 from cryohydra.physics.pose import Pose
 from cryohydra.training.seeds import Seeds
 
+SURE = 0.95
+"""Mean probability of the images' likeliest classes above which classes count as told."""
+
 
 class ClassTable(nn.Module):
     """The evidence for each class of each particle, and the classes' shares."""
