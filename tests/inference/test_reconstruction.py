@@ -63,13 +63,11 @@ def test_a_half_knows_nothing_of_the_other_halfs_images(blobs, take_images) -> N
     # The class of odd particles is the other one; that of even ones stays.
     right = torch.nn.functional.one_hot(images.labels, 2).float()
     changed = torch.where((half_of(torch.arange(100)) == 1)[:, None], 1 - right, right)
-    before, after = (_sums(blobs, images, weight).solve(mask).halves() for weight in (right, changed))
+    before, after = (_sums(blobs, images, weight).solve(mask).with_halves().halves for weight in (right, changed))
     # Damping, one number for each shell, may differ, and with it a little across shells: the halves agree less.
     shell = LATTICE.distance().round() == 4
     for half, least, most in ((0, 0.88, 1.001), (1, -1.0, 0.6)):
-        cosine = torch.nn.functional.cosine_similarity(
-            *(maps.unflatten(0, (2, -1))[half][:, shell] for maps in (before, after)), dim=1
-        )
+        cosine = torch.nn.functional.cosine_similarity(*(maps[half][:, shell] for maps in (before, after)), dim=1)
         assert bool(((cosine > least) & (cosine < most)).all())
 
 
@@ -83,5 +81,5 @@ def test_parts_make_the_maps_of_their_images(blobs, take_images) -> None:
     for expected in (right, others):
         of_parts, of_halves = parts.solve(mask), _sums(blobs, images, expected).solve(mask)
         torch.testing.assert_close(of_parts.maps.values, of_halves.maps.values)
-        torch.testing.assert_close(of_parts.halves(), of_halves.halves())
+        torch.testing.assert_close(of_parts.with_halves().halves, of_halves.with_halves().halves)
         parts.forget(3)

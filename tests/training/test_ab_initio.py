@@ -123,7 +123,7 @@ def test_going_on_equals_not_stopping(
     again.begin(trainer.state)
     saved = copy.deepcopy((state.state_dict(), stage.state_dict()))
     trainer.state.load_state_dict(saved[0])
-    again.load_state_dict(saved[1])
+    again.load_state_dict(trainer.state, saved[1])
     for _ in range(8):
         for one, its in ((stage, state), (again, trainer.state)):
             one.step(its, one.sampling.next_members())

@@ -58,7 +58,7 @@ def test_the_band_goes_on_growing_after_a_stop(prepare: Callable[..., Any], tmp_
     assert state.drawn_radius == 3 < widest
     again = prepare(tmp_path, **values)[0].stages[-1]
     again.begin(state)
-    again.load_state_dict(stage.state_dict())
+    again.load_state_dict(state, stage.state_dict())
     assert again.radius == widest
 
 

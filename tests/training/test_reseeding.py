@@ -1,5 +1,6 @@
 """A class that images can do without takes over one side of a class that holds two structures."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,23 +31,21 @@ def state(two_structures: Path, prepare: Callable[..., Any], tmp_path: Path) -> 
     state.classes.log_evidence[:] = torch.tensor([0.0, -1000.0])
     state.classes.update_weights()
     _solve(state)
-    _weigh(state, state.maps.values)
+    _weigh(state)
     return state
 
 
-def _solve(state: TrainingState) -> torch.Tensor:
-    """Maps of the images in the classes that they are likely of; returns those of the halves."""
+def _solve(state: TrainingState) -> None:
+    """Maps of the images in the classes that they are likely of."""
     lattice = Lattice(state.images.box_size, RADIUS)
     done = MapPass(state, lattice, None, RADIUS, LocalSteps(count=0))
     done.add(state, ROWS, state.weighted(ROWS, done.summed), state.classes.log_posterior().exp())
-    solution = done.sums.solve(particle_mask(lattice))
-    state.maps = solution.maps
-    return solution.halves()
+    state.maps = done.sums.solve(particle_mask(lattice)).with_halves()
 
 
-def _weigh(state: TrainingState, maps: torch.Tensor) -> None:
+def _weigh(state: TrainingState) -> None:
     lattice = state.maps.lattice
-    slices = LatticeSlices(lattice, maps, GridSlicers())
+    slices = LatticeSlices(lattice, state.maps.compared, GridSlicers())
     done = MapPass(state, lattice, slices, RADIUS, LocalSteps(count=0))
     images = state.weighted(ROWS, done.summed)
     done.weigh(state, ROWS, images, torch.ones(NUM_IMAGES, 2, dtype=torch.bool))
@@ -54,24 +53,21 @@ def _weigh(state: TrainingState, maps: torch.Tensor) -> None:
 
 
 def test_two_structures_in_one_class_are_parted(state: TrainingState, two_structures: Path) -> None:
-    halves = state.maps.values.repeat(2, 1, 1, 1)
-    halves, goes_on = (trials := Reseeding(most_trials=1)).settled(state, halves)
-    assert goes_on and trials.is_on_trial
+    trials = Reseeding(most_trials=1)
+    assert trials.settled(state) and trials.is_on_trial
     for _ in range(5):
-        _weigh(state, halves)
-        halves = _solve(state)
-    _weigh(state, halves)
-    _, goes_on = trials.settled(state, halves)
-    assert trials.num_kept == 1 and not goes_on
+        _weigh(state)
+        _solve(state)
+    _weigh(state)
+    assert not trials.settled(state) and trials.num_kept == 1
     found = state.classes.log_posterior().argmax(1).numpy()
     is_same = found == read_truth(two_structures).labels
     assert max(is_same.mean(), 1 - is_same.mean()) > 0.95
 
 
 def test_what_explains_better_is_kept_at_once(state: TrainingState) -> None:
-    halves = state.maps.values.repeat(2, 1, 1, 1)
     trials = Reseeding(most_trials=1)
-    trials.settled(state, halves)
+    trials.settled(state)
     state.classes.log_evidence -= 1.0
     trials.keep_if_better(state)
     assert trials.is_on_trial and trials.num_kept == 0
@@ -82,7 +78,7 @@ def test_what_explains_better_is_kept_at_once(state: TrainingState) -> None:
 
 def test_a_trial_that_gains_a_little_for_ever_comes_to_an_end(state: TrainingState) -> None:
     trials = Reseeding(most_trials=1)
-    trials.settled(state, state.maps.values.repeat(2, 1, 1, 1))
+    trials.settled(state)
     state.classes.log_evidence -= 100.0
     for _ in range(reseeding._MOST_PASSES):
         assert not trials.has_had_its_time
@@ -93,11 +89,11 @@ def test_a_trial_that_gains_a_little_for_ever_comes_to_an_end(state: TrainingSta
 
 def test_only_images_of_the_classes_concerned_judge_a_trial(state: TrainingState) -> None:
     """All others gain by any pass."""
-    halves, half = state.maps.values.repeat(2, 1, 1, 1), NUM_IMAGES // 2
+    half = NUM_IMAGES // 2
     state.classes.log_evidence[:half] = torch.tensor([50.0, 0.0])
     state.classes.log_evidence[half:] = torch.tensor([0.0, 50.0])
     trials = Reseeding(most_trials=1)
-    trials.try_out(state, halves, [1], state.maps.values[:1])
+    trials.try_out(state, [1], state.maps.values[:1])
     state.classes.log_evidence[:half] += 10.0
     trials.keep_if_better(state)
     assert trials.is_on_trial
@@ -110,25 +106,25 @@ def test_images_meet_all_maps_that_come_in_the_place_of_classes(state: TrainingS
     """However sure they were of a class that is there no more; what all classes together said stays."""
     state.classes.log_evidence[:] = torch.tensor([80.0, 0.0])
     before = (state.classes.log_weight + state.classes.log_evidence).logsumexp(1)
-    Reseeding(most_trials=1).try_out(state, state.maps.values.repeat(2, 1, 1, 1), [0, 1], state.maps.values)
+    Reseeding(most_trials=1).try_out(state, [0, 1], state.maps.values)
     torch.testing.assert_close(state.classes.log_posterior().exp(), torch.full((NUM_IMAGES, 2), 0.5))
     after = (state.classes.log_weight + state.classes.log_evidence).logsumexp(1)
     torch.testing.assert_close(after, before)
 
 
 def test_what_explains_no_better_is_put_back(state: TrainingState, monkeypatch: pytest.MonkeyPatch) -> None:
-    halves = state.maps.values.repeat(2, 1, 1, 1)
     before = {name: value.clone() for name, value in state.classes.state_dict().items()}
-    poses, values = state.poses.rotation.clone(), state.maps.values.clone()
+    poses, maps = state.poses.rotation.clone(), copy.deepcopy(state.maps)
     trials = Reseeding(most_trials=2)
-    _, goes_on = trials.settled(state, halves)
-    assert goes_on
+    assert trials.settled(state)
+    assert not torch.equal(state.maps.halves, maps.halves)
+    # As well after a stop.
+    trials.load_state_dict(state, trials.state_dict())
     state.poses.rotation.zero_()
     state.classes.log_evidence -= 5
-    back, goes_on = trials.settled(state, halves + 1)
-    assert not goes_on and trials.num_kept == 0
-    torch.testing.assert_close(back, halves)
-    torch.testing.assert_close(state.maps.values, values)
+    assert not trials.settled(state) and trials.num_kept == 0
+    torch.testing.assert_close(state.maps.halves, maps.halves)
+    torch.testing.assert_close(state.maps.values, maps.values)
     torch.testing.assert_close(state.poses.rotation, poses)
     for name, value in state.classes.state_dict().items():
         torch.testing.assert_close(value, before[name])

@@ -18,6 +18,7 @@ from cryohydra.training.parts import NUM_PARTS, batches_of_parts
 from cryohydra.training.search import Searching
 from cryohydra.training.search_pass import Changes, SearchPass
 from cryohydra.training.state import TrainingState
+from cryohydra.training.ways_out import WaysOut
 
 ROWS = torch.arange(48)
 BATCH = 12
@@ -34,7 +35,7 @@ def begun(prepare: Callable[..., Any], tmp_path: Path) -> tuple[TrainingState, S
     stage.batch_size = BATCH
     stage.begin(state)
     take_on_a_pass(state, stage)
-    assert stage.pass_count == 1 and stage.is_searching
+    assert stage.pass_count == 1 and stage.course.is_searching
     return state, stage
 
 
@@ -76,7 +77,7 @@ def test_while_classes_are_in_doubt_a_search_goes_on_until_evidence_settles(
         if not stage.is_done:
             for index in stage.batches(state):
                 assert "searching" in stage.step(state, index).note
-    assert stage.is_done and stage.is_last_search
+    assert stage.is_done and stage.course.is_last
 
 
 @pytest.mark.parametrize(("surest", "is_first", "num_maps"), [(1.1, False, 7), (1.1, True, 4), (0.0, False, 1)])
@@ -129,23 +130,23 @@ def test_newcomers_are_tried_out_if_their_images_need_them(
     begun: tuple[TrainingState, Searching], are_needed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, stage = begun
-    assert stage.plan_of_newcomers is not None
     monkeypatch.setattr(newcomers, "_NUM_SWEEPS", 1)
     monkeypatch.setattr(Doubted, "of", lambda state: Doubted((0, 1), ROWS))
     monkeypatch.setattr(newcomers, "is_better", lambda before, now: are_needed)
-    stage.is_in_doubt, pass_count, maps_before = True, stage.pass_count, state.maps
-    assert stage._has_reason_to_go_on(state)
-    stage._go_on()
+    stage.course.is_in_doubt, pass_count, maps_before = True, stage.pass_count, state.maps
+    assert stage.ways_out.open(state, is_in_doubt=True)
+    stage.course.go_on()
     # Going on from a checkpoint, newcomers begin anew.
-    stage.load_state_dict(stage.state_dict())
+    stage.load_state_dict(state, stage.state_dict())
     notes = []
     for index in stage.batches(state):
         notes.append(stage.step(state, index).note)
-        if not stage.newcomers_are_due:
+        if not stage.ways_out.are_newcomers_due:
             break
     assert "attempt 1 of 4" in notes[0] and "attempt 4 of 4" in notes[-1]
-    assert stage.pass_count == pass_count and stage.newcomers is None and len(stage.kept_before_calls) == 1
-    assert stage.reseeding.is_on_trial == are_needed and stage.is_done != are_needed
+    assert stage.pass_count == pass_count and stage.ways_out.newcomers is None
+    assert len(stage.ways_out.kept_before_calls) == 1
+    assert stage.ways_out.reseeding.is_on_trial == are_needed and stage.is_done != are_needed
     assert (state.maps is not maps_before) == are_needed
     if are_needed:
         take_on_a_pass(state, stage)
@@ -159,8 +160,8 @@ def test_a_trial_is_judged_in_the_noise_and_band_in_which_it_was_called_for(
     """Another estimate of the noise changes the evidence of all images, whatever is tried."""
     state, stage = begun
     monkeypatch.setattr(search, "SURE", 1.1)
-    monkeypatch.setattr(Searching, "_has_reason_to_go_on", lambda self, state: is_called)
-    stage.is_last_search, stage.evidence_before, stage.radius = True, math.inf, stage.last_radius
+    monkeypatch.setattr(WaysOut, "open", lambda self, state, is_in_doubt: is_called)
+    stage.course.is_last, stage.course.evidence_before, stage.radius = True, math.inf, stage.last_radius
     noise, radius = state.noise.variance.clone(), stage.radius
     take_on_a_pass(state, stage)
     assert stage.is_done != is_called and stage.radius == radius
@@ -171,15 +172,15 @@ def test_newcomers_that_were_stopped_go_on_with_the_next_attempt(
     begun: tuple[TrainingState, Searching], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, stage = begun
-    assert stage.plan_of_newcomers is not None
     monkeypatch.setattr(newcomers, "_NUM_SWEEPS", 1)
     monkeypatch.setattr(Doubted, "of", lambda state: Doubted((0, 1), ROWS))
-    stage.newcomers_are_due = True
-    while stage.newcomers is None or stage.newcomers.num_attempts < 2:
+    ways_out = stage.ways_out
+    ways_out.are_newcomers_due = True
+    while ways_out.newcomers is None or ways_out.newcomers.num_attempts < 2:
         stage.step(state, ROWS[:0])
     saved = stage.state_dict()
-    stage.newcomers = None
-    stage.load_state_dict(saved)
+    ways_out.newcomers = None
+    stage.load_state_dict(state, saved)
     assert "attempt 3 of 4" in stage.step(state, ROWS[:0]).note
 
 
@@ -218,7 +219,7 @@ def test_after_a_last_search_that_finds_nothing_all_is_done(
 ) -> None:
     state, stage = begun
     monkeypatch.setattr(search, "SURE", 0.0)
-    stage.is_last_search = True
+    stage.course.is_last = True
     stage.current = stage._begin_pass(state)
     assert isinstance(stage.current, SearchPass)
     stage.current.changes.add(torch.zeros(1000, dtype=torch.bool), torch.full((1000,), 0.4), torch.full((1000,), 100.0))
@@ -276,7 +277,7 @@ def test_when_classes_have_formed_images_are_compared_with_those_that_matter_to_
     torch.testing.assert_close(state.poses.rotation[index, :, 1], rotation_before[:, :, 1])
     assert not torch.equal(state.poses.rotation[index, :, 0], rotation_before[:, :, 0])
     # All classes are asked again in the last search: the class that an image was sure of may be another's.
-    stage.is_last_search, stage.current = True, None
+    stage.course.is_last, stage.current = True, None
     stage.step(state, index)
     assert not torch.equal(state.poses.rotation[index, :, 1], rotation_before[:, :, 1])
 

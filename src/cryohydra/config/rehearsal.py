@@ -270,6 +270,10 @@ class _Rehearsing:
             if radius not in found:
                 self.says(f"ab initio, band {radius}")
             found[radius] = measure(lambda: stage.step(self.state, stage.sampling.next_members()), self.device)
+        # In the last band several draws of an image count: the same part, until there are as many.
+        for _ in range(plan.most_draws):
+            stage.sampling.step_count += stage.sampling.num_parts - 1
+            found[radius] = measure(lambda: stage.step(self.state, stage.sampling.next_members()), self.device)
         return found
 
     def _known_poses(self, stage: KnownPoses) -> Linear:
@@ -309,10 +313,10 @@ class _Rehearsing:
             stage.radius = radius
             self._sort_into_classes()
             self.says(f"search, searching in band {radius}")
-            stage.is_searching = True
+            stage.course.is_searching = True
             searching[radius] = in_batches(batch if radius == usual else _FEW)
             self.says(f"search, sharpening in band {radius}")
-            stage.is_searching = False
+            stage.course.is_searching = False
             sharpening[radius] = in_batches(_FEW)
         del parts
         return first_search, searching, sharpening
@@ -322,7 +326,7 @@ class _Rehearsing:
         assert stage.current is not None
         done, found = stage.current, []
         cost = measure(lambda: found.append(done.sums.solve(stage.mask)), self.device)
-        self.state.maps, stage.halves = found[0].maps, found[0].halves()
+        self.state.maps = found[0].with_halves()
         radius = torch.arange(stage.lattice.radius + 1, device=self.device)
         self.state.maps.half_correlation.copy_(torch.where(radius <= self.known_radius, 0.9, 0.0))
         return cost

@@ -1,7 +1,7 @@
 """Class maps from images of weighed classes and poses: backprojection and its solution."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn.functional import pad
@@ -152,13 +152,61 @@ class ClassSums:
 
 @dataclass(frozen=True)
 class ClassMaps:
-    """The map of each class on a lattice."""
+    """The map of each class on a lattice, and what it was made of."""
 
     lattice: Lattice
     values: Float[Tensor, "k n n n"]
     """Hartley coefficients."""
     half_correlation: Float[Tensor, "k r"]
     """Fourier shell correlation of the maps of two halves of the particles, poses shared."""
+    halves: Float[Tensor, "2 k n n n"] | None = None
+    """Those of each half by itself (`Solution.with_halves`); None where all images are compared with the same maps."""
+
+    @property
+    def compared(self) -> Float[Tensor, "h n n n"]:
+        """What images are compared with: the maps of the first half and then of the second, or the only ones."""
+        return self.values if self.halves is None else self.halves.flatten(0, 1)
+
+    def of(self, kept: Int[Tensor, "m"]) -> "ClassMaps":
+        """Those of some classes."""
+        halves = None if self.halves is None else self.halves[:, kept]
+        return ClassMaps(self.lattice, self.values[kept], self.half_correlation[kept], halves)
+
+    def on(self, lattice: Lattice) -> "ClassMaps":
+        """The same on a wider lattice; nothing is known beyond what was."""
+        if lattice == self.lattice:
+            return self
+        correlation = pad(self.half_correlation, (0, lattice.radius - self.lattice.radius))
+        halves = (
+            None
+            if self.halves is None
+            else enlarge(self.halves.flatten(0, 1), lattice).unflatten(0, self.halves.shape[:2])
+        )
+        return ClassMaps(lattice, enlarge(self.values, lattice), correlation, halves)
+
+    def without_halves(self) -> "ClassMaps":
+        """Only the maps of all images."""
+        return replace(self, halves=None)
+
+    def with_others(self, classes: list[int], others: Float[Tensor, "c n n n"]) -> "ClassMaps":
+        """Other maps in the place of some classes, in both halves."""
+        values, halves = self.values.clone(), self.halves
+        values[classes] = others
+        if halves is not None:
+            halves = halves.clone()
+            halves[:, classes] = others
+        return replace(self, values=values, halves=halves)
+
+    def saved(self) -> list[Tensor | None]:
+        """Tensors from which `restored` makes them."""
+        return [self.values, self.half_correlation, self.halves]
+
+    @classmethod
+    def restored(cls, saved: Sequence[Tensor | None], box_size: int, device: torch.device) -> "ClassMaps":
+        """Undo `saved`, for images of `box_size` pixels."""
+        values, correlation, halves = (None if one is None else one.to(device) for one in saved)
+        assert values is not None and correlation is not None
+        return cls(Lattice(box_size, correlation.shape[1] - 1), values, correlation, halves)
 
     def known_radius(self, least_correlation: float = _KNOWN) -> int:
         """The highest frequency, in Fourier pixels, to which the halves of the best known class agree so well."""
@@ -178,20 +226,19 @@ class Solution:
     _mask: Float[Tensor, "n n n"]
     _follows_density: bool
 
-    def halves(self) -> Float[Tensor, "h n n n"]:
-        """The K maps of the first half by itself, then those of the second, damped and confined as those of all are.
+    def with_halves(self) -> ClassMaps:
+        """The maps of all images beside those of each half by itself, damped and confined as those of all are.
 
         An image compared with the other half's maps (`half_of`) is judged by images other than itself. Compared with
         maps that it is part of, it seems to fit the class that it was counted to: of few images with much noise, each
         then stays where it is.
         """
         lattice, mask = self.maps.lattice, self._mask
-        return torch.cat(
-            [
-                _confined(lattice, half * self._damping, half.unflatten(1, lattice.shape), mask, self._follows_density)
-                for half in self._halves
-            ]
-        )
+        halves = [
+            _confined(lattice, half * self._damping, half.unflatten(1, lattice.shape), mask, self._follows_density)
+            for half in self._halves
+        ]
+        return replace(self.maps, halves=torch.stack(halves))
 
 
 def particle_mask(lattice: Lattice, device: torch.device | str = "cpu") -> Float[Tensor, "n n n"]:

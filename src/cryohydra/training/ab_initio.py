@@ -46,7 +46,6 @@ class AbInitio(Stage):
 
     def begin(self, state: TrainingState) -> None:
         """Lay images into every class at random."""
-        self._state = state
         ground = Ground.of(state, self.annealing.last_radius)
         order = torch.randperm(len(state), generator=state.generator)
         members = order[torch.arange(self.num_images) % len(state)]
@@ -90,9 +89,9 @@ class AbInitio(Stage):
         """Where the images lie."""
         return {"sampling": self.sampling.state_dict(), "gains": self.gains}
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
+    def load_state_dict(self, state: TrainingState, saved: dict[str, Any]) -> None:
         """Go on from there."""
-        self.sampling.load_state_dict(self._state, saved["sampling"])
+        self.sampling.load_state_dict(state, saved["sampling"])
         self.gains = saved["gains"]
 
     def _has_settled(self) -> bool:

@@ -65,9 +65,9 @@ class GradientSearch(Stage):
         """That of what descends."""
         return self.refinement.state_dict()
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
+    def load_state_dict(self, state: TrainingState, saved: dict[str, Any]) -> None:
         """Go on from there."""
-        self.refinement.load_state_dict(saved)
+        self.refinement.load_state_dict(state, saved)
 
     def _slices_of(self, state: TrainingState) -> SliceSource:
         conformation = torch.stack([state.mean_conformation(k) for k in range(state.num_classes)])

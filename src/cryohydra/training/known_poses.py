@@ -67,7 +67,6 @@ class KnownPoses(Stage):
             self._forget_poses(state)
         self._plant(state)
         self.start = self._first_weights(state)
-        self.halves = None if self.start is not None or state.maps is None else state.maps.values
         self.current: MapPass | None = None
 
     def _plant(self, state: TrainingState) -> None:
@@ -79,10 +78,12 @@ class KnownPoses(Stage):
             state.maps = ClassMaps(self.lattice, values, known.expand(len(values), -1).contiguous())
 
     def _begin_pass(self, state: TrainingState) -> MapPass:
-        halves = None if self.halves is None else LatticeSlices(self.lattice, self.halves, self._slicers)
-        # In maps that are noise, of too few images, poses would follow the noise.
-        moves = state.maps is not None and state.maps.known_radius() >= _LEAST_KNOWN
-        return MapPass(state, self.lattice, halves, self.radius, self.steps if moves else LocalSteps(count=0))
+        slices, steps = None, LocalSteps(count=0)
+        if state.maps is not None and self.start is None:
+            slices = LatticeSlices(self.lattice, state.maps.compared, self._slicers)
+            # In maps that are noise, of too few images, poses would follow the noise.
+            steps = self.steps if state.maps.known_radius() >= _LEAST_KNOWN else steps
+        return MapPass(state, self.lattice, slices, self.radius, steps)
 
     def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
         """Weigh the classes of a batch and add it to the sums."""
@@ -119,7 +120,8 @@ class KnownPoses(Stage):
         is_first = self.pass_count == 1 and not has_compared and not self.random_poses and state.num_classes > 1
         is_first &= state.seeds is None
         self.start = split_by_variation(state, state.maps) if is_first else None
-        self.halves = None if self.start is not None else solution.halves()
+        if self.start is None:
+            state.maps = solution.with_halves()
         self.current = None
 
     def _first_weights(self, state: TrainingState) -> Float[Tensor, "n k"] | None:
@@ -142,6 +144,7 @@ class KnownPoses(Stage):
         if self.pass_count == 0:
             self._end_pass(state, self.current or self._begin_pass(state))
         assert state.maps is not None
+        state.maps = state.maps.without_halves()
         error = fit_fields(state, find_variation(state, tell), tell=tell)
         state.fields_are_fitted = True
         known = state.maps.known_radius()
@@ -156,13 +159,12 @@ class KnownPoses(Stage):
             "pass_count": self.pass_count,
             "evidence_before": self.evidence_before,
             "start": self.start,
-            "halves": self.halves,
             "radius": self.radius,
             "is_done": self.is_done,
         }
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
+    def load_state_dict(self, state: TrainingState, saved: dict[str, Any]) -> None:
         """Go on with the next pass."""
         self.pass_count, self.evidence_before = saved["pass_count"], saved["evidence_before"]
-        self.start, self.radius, self.halves = saved["start"], saved["radius"], saved["halves"]
+        self.start, self.radius = saved["start"], saved["radius"]
         self.is_done = saved["is_done"]

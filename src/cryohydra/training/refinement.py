@@ -173,7 +173,7 @@ class Refinement(Stage):
             "judge": self.judge.state_dict(),
         }
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
+    def load_state_dict(self, state: TrainingState, saved: dict[str, Any]) -> None:
         """Go on from there."""
         self.field_optimiser.load_state_dict(saved["field_optimiser"])
         self.rotation_steps.load_state_dict(saved["rotation_steps"])

@@ -44,6 +44,47 @@ class Split:
     """Its map on both sides of the component along which they differ."""
 
 
+@dataclass(frozen=True)
+class Before:
+    """All that a trial changes, as it was, and who is to judge it."""
+
+    maps: ClassMaps
+    tables: dict[str, dict[str, Tensor]]
+    evidence: Float[Tensor, "n"]
+    judges: Bool[Tensor, "n"]
+    """Images that were of the classes concerned: the others gain by every pass, whatever is tried."""
+
+    @classmethod
+    def of(cls, state: TrainingState, classes: list[int]) -> "Before":
+        """Remember a state before other maps come in the place of some classes."""
+        assert state.maps is not None
+        likeliest = state.classes.log_posterior().argmax(1)
+        judges = torch.isin(likeliest, torch.tensor(classes, device=likeliest.device))
+        tables = copy.deepcopy({name: getattr(state, name).state_dict() for name in _TABLES})
+        return cls(state.maps, tables, _evidence(state), judges)
+
+    def is_bettered(self, state: TrainingState) -> bool:
+        """Whether the judges are explained better now."""
+        return is_better(self.evidence[self.judges], _evidence(state)[self.judges])
+
+    def put_back(self, state: TrainingState) -> None:
+        """Undo the trial."""
+        state.maps = self.maps
+        for name, table in self.tables.items():
+            getattr(state, name).load_state_dict(table)
+
+    def saved(self) -> dict[str, Any]:
+        """Tensors and plain values from which `restored` makes it."""
+        return {**vars(self), "maps": self.maps.saved()}
+
+    @classmethod
+    def restored(cls, saved: dict[str, Any], state: TrainingState) -> "Before":
+        """Undo `saved`."""
+        maps = ClassMaps.restored(saved["maps"], state.images.box_size, state.device)
+        evidence, judges = saved["evidence"].to(state.device), saved["judges"].to(state.device)
+        return cls(maps, saved["tables"], evidence, judges)
+
+
 class Reseeding:
     """Trials, one after the other, until one is not worth it."""
 
@@ -52,8 +93,7 @@ class Reseeding:
         self.num_kept = 0
         self.num_passes = 0
         """Of the trial, if there is one."""
-        self._before: dict[str, Any] | None = None
-        """All that a trial changes, as it was."""
+        self._before: Before | None = None
 
     @property
     def is_on_trial(self) -> bool:
@@ -65,101 +105,64 @@ class Reseeding:
         """Whether there is a trial of which nothing better is to be expected."""
         return self.is_on_trial and self.num_passes >= _MOST_PASSES
 
-    def settled(self, state: TrainingState, halves: Float[Tensor, "h n n n"]) -> tuple[Float[Tensor, "h n n n"], bool]:
+    def settled(self, state: TrainingState) -> bool:
         """Judge the trial that has settled, if there is one, and begin another if there is reason to.
 
-        Args:
-            halves: The maps that images were compared with.
-
         Returns:
-            The maps to go on from, and whether there is anything to go on with.
+            Whether there is anything to go on with.
         """
         num_kept, was_on_trial = self.num_kept, self.is_on_trial
-        halves = self.ended(state, halves)
+        self.ended(state)
         is_in_vain = was_on_trial and self.num_kept == num_kept
         split = find_split(state) if self.num_left and not is_in_vain else None
         if split is None:
-            return halves, False
+            return False
         self.num_left -= 1
-        return self.try_out(state, halves, [split.parted, split.free], split.sides, stems_from=split.parted), True
+        self.try_out(state, [split.parted, split.free], split.sides, stems_from=split.parted)
+        return True
 
     def try_out(
-        self,
-        state: TrainingState,
-        halves: Float[Tensor, "h n n n"],
-        classes: list[int],
-        maps: Float[Tensor, "c n n n"],
-        stems_from: int | None = None,
-    ) -> Float[Tensor, "h n n n"]:
-        """Put maps in the place of classes, on trial: the maps to go on from.
+        self, state: TrainingState, classes: list[int], maps: Float[Tensor, "c n n n"], stems_from: int | None = None
+    ) -> None:
+        """Put maps in the place of classes, on trial.
 
         Args:
             stems_from: The class whose poses and evidence the others take over, while it shares its weight with them;
                 None if the maps have nothing to do with what was there: then all share what the classes had together.
         """
-        self._remember(state, halves, classes)
         assert state.maps is not None
-        values = state.maps.values.clone()
-        values[classes] = maps
-        state.maps = ClassMaps(state.maps.lattice, values, state.maps.half_correlation)
-        halves = halves.unflatten(0, (-1, state.num_classes)).clone()
-        halves[:, classes] = maps
+        self._before, self.num_passes = Before.of(state, classes), 0
+        state.maps = state.maps.with_others(classes, maps)
         if stems_from is None:
             _pool(state, classes)
         else:
             _share(state, classes, stems_from)
-        return halves.flatten(0, 1)
 
     def keep_if_better(self, state: TrainingState) -> None:
-        """Keep what is on trial, if images are explained better already; what is not goes on until it has settled.
-
-        Only those judge that were of the classes concerned: the others gain by every pass, whatever is tried.
-        """
+        """Keep what is on trial, if images are explained better already; what is not goes on until it has settled."""
         if self._before is None:
             return
         self.num_passes += 1
-        judges = self._before["judges"]
-        if is_better(self._before["evidence"][judges], _evidence(state)[judges]):
+        if self._before.is_bettered(state):
             self.num_kept += 1
             self._before = None
 
-    def ended(self, state: TrainingState, halves: Float[Tensor, "h n n n"]) -> Float[Tensor, "h n n n"]:
-        """Judge the trial, if there is one: the maps to go on from."""
+    def ended(self, state: TrainingState) -> None:
+        """Judge the trial, if there is one, and undo it if images are not explained better."""
         self.keep_if_better(state)
         if self._before is not None:
-            halves = self._put_back(state)
+            self._before.put_back(state)
             self._before = None
-        return halves
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values."""
         counts = {"num_left": self.num_left, "num_kept": self.num_kept, "num_passes": self.num_passes}
-        return counts | {"before": self._before}
+        return counts | {"before": None if self._before is None else self._before.saved()}
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
+    def load_state_dict(self, state: TrainingState, saved: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
-        self.num_left, self.num_kept = saved["num_left"], saved["num_kept"]
-        self.num_passes, self._before = saved["num_passes"], saved["before"]
-
-    def _remember(self, state: TrainingState, halves: Float[Tensor, "h n n n"], classes: list[int]) -> None:
-        maps, likeliest = state.maps, state.classes.log_posterior().argmax(1)
-        assert maps is not None
-        self.num_passes = 0
-        self._before = {
-            "halves": halves,
-            "maps": [maps.values, maps.half_correlation],
-            "tables": copy.deepcopy({name: getattr(state, name).state_dict() for name in _TABLES}),
-            "evidence": _evidence(state),
-            "judges": torch.isin(likeliest, torch.tensor(classes, device=likeliest.device)),
-        }
-
-    def _put_back(self, state: TrainingState) -> Float[Tensor, "h n n n"]:
-        assert self._before is not None and state.maps is not None
-        state.maps = ClassMaps(state.maps.lattice, *self._before["maps"])
-        for name in _TABLES:
-            getattr(state, name).load_state_dict(self._before["tables"][name])
-        halves: Tensor = self._before["halves"]
-        return halves
+        self.num_left, self.num_kept, self.num_passes = saved["num_left"], saved["num_kept"], saved["num_passes"]
+        self._before = None if saved["before"] is None else Before.restored(saved["before"], state)
 
 
 def find_split(state: TrainingState) -> Split | None:

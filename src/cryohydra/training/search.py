@@ -1,31 +1,29 @@
 """The second stage: poses and classes from rough maps, maps from poses and classes, wider each time."""
 
-import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 
 from cryohydra._typing import Int, Tensor
-from cryohydra.fourier.lattice import Lattice, enlarge
+from cryohydra.fourier.lattice import Lattice
 from cryohydra.geometry.so3_grid import angular_step, level_for_step
 from cryohydra.inference.local_search import LocalSteps
 from cryohydra.inference.pose_search.base import PoseSearch, SearchPlan
-from cryohydra.inference.reconstruction import ClassMaps, particle_mask
-from cryohydra.inference.selection import without_the_least_missed
+from cryohydra.inference.reconstruction import particle_mask
 from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.inference.slices import GridSlicers, LatticeSlices, SliceSource
 from cryohydra.model.slices import FieldSlices
 from cryohydra.training.annealing import RESOLVED, TOLERATED, Annealing, shift_step
+from cryohydra.training.course import Course
 from cryohydra.training.handover import find_variation, fit_fields
 from cryohydra.training.listener import Tell
 from cryohydra.training.map_pass import MapPass, widened
-from cryohydra.training.newcomers import Doubted, Newcomers
 from cryohydra.training.parts import Parts, batches_of_parts
-from cryohydra.training.reseeding import Reseeding
 from cryohydra.training.search_pass import SearchPass, which_matter
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import SURE, TrainingState
+from cryohydra.training.ways_out import WaysOut
 
 _BREADTH = 8
 """How many times as many poses an image in doubt keeps."""
@@ -33,14 +31,6 @@ _SEARCHED_RADIUS = 16
 """In Fourier pixels: what two levels of the default grids resolve."""
 _LEAST_GAIN, _LEAST_GAIN_ON_TRIAL = 0.01, 0.001
 """Part of the evidence that a pass must add for the search to go on; a class in two is told by few of the images."""
-_NEEDED = 1.0
-"""Nats for each of its images by which a class must be missed to stay when classes are pruned."""
-_MOST_CALLS = 2
-"""For newcomers; for a second only if the first were of use."""
-_SAVED = (
-    *("radius", "pass_count", "is_searching", "is_last_search", "is_in_doubt", "evidence_before", "halves"),
-    *("is_done", "prunes", "num_pruned", "newcomers_are_due", "kept_before_calls"),
-)
 
 
 def plan_search(
@@ -105,9 +95,7 @@ class Searching(Stage):
             slices: Cut from the maps, or at every candidate from the network that is fitted to them.
             first_radius: Band of the first pass, in Fourier pixels; the maps' own decide of the next.
             num_passes: At most.
-            prunes: Whether classes that images can do without are taken away in the end.
-            newcomers: How maps climb in the place of classes that images can do without (`Newcomers`); None for never.
-            most_trials: How often at most a class that is hardly missed is put to better use (`Reseeding`).
+            most_trials, newcomers, prunes: What may lift it out of where it has settled (`WaysOut`).
             follows_density: Whether maps are confined to their own density (`ClassSums.solve`).
         """
         self.search = search
@@ -120,34 +108,17 @@ class Searching(Stage):
         self.num_passes = num_passes
         self.follows_density = follows_density
         self.pass_count = 0
-        self.is_searching = True
-        self.is_last_search = False
-        """Whether all has settled, and only what went astray is looked for."""
-        self.is_in_doubt = False
-        """Whether classes are not told well when a pass begins."""
-        self.evidence_before = -math.inf
-        self.reseeding = Reseeding(most_trials)
-        self.plan_of_newcomers = newcomers
-        self.newcomers: Newcomers | None = None
-        self._newcomers_before: dict[str, Any] | None = None
-        """Attempts that were over when the training was stopped."""
-        self.newcomers_are_due = False
-        self.kept_before_calls: list[int] = []
-        """For each call for newcomers, how many trials had been kept by then."""
-        self.prunes, self.num_pruned = prunes, 0
+        self.course = Course()
+        self.ways_out = WaysOut(most_trials, newcomers, prunes)
         self._slicers = GridSlicers()
 
     def begin(self, state: TrainingState) -> None:
         """Lay the maps on the widest lattice."""
         assert state.maps is not None, "the search starts from maps"
         self.lattice = Lattice(state.images.box_size, self.last_radius)
-        if state.maps.lattice != self.lattice:
-            maps = state.maps
-            correlation = torch.nn.functional.pad(maps.half_correlation, (0, self.last_radius - maps.lattice.radius))
-            state.maps = ClassMaps(self.lattice, enlarge(maps.values, self.lattice), correlation)
+        state.maps = state.maps.on(self.lattice)
         self.mask = particle_mask(self.lattice, state.device)
         state.fields_are_fitted = False
-        self.halves = state.maps.values
         self.current: MapPass | None = None
         self.parts: Parts | None = None
         """In a pass that searches while classes are in doubt."""
@@ -157,7 +128,7 @@ class Searching(Stage):
 
         Newcomers, where they are due, come between passes and draw their images themselves.
         """
-        while self.newcomers_are_due:
+        while self.ways_out.are_newcomers_due:
             yield torch.arange(0)
         if self.goes_by_parts(state):
             yield from batches_of_parts(len(state), self.batch_size, state.generator)
@@ -166,23 +137,16 @@ class Searching(Stage):
 
     def goes_by_parts(self, state: TrainingState) -> bool:
         """Whether a pass that begins now compares each part of the particles with maps of the others."""
-        return self.is_searching and self.slice_kind == "sliced" and self._doubts(state)
+        return self.course.is_searching and self.slice_kind == "sliced" and self._doubts(state)
 
     def _doubts(self, state: TrainingState) -> bool:
-        """Whether searches go on until they settle; a trial is judged by maps of the kind that it began with.
-
-        Steps weigh classes by one pose, which loses where the signal is weak.
-        """
-        if self.reseeding.is_on_trial:
-            return self.is_in_doubt
+        """Whether classes are not told well; a trial is judged by maps of the kind that it began with."""
+        if self.ways_out.reseeding.is_on_trial:
+            return self.course.is_in_doubt
         return float(state.classes.log_posterior().amax(1).exp().mean()) < SURE
 
     def _begin_pass(self, state: TrainingState) -> MapPass:
-        is_in_doubt = self._doubts(state)
-        if is_in_doubt != self.is_in_doubt:
-            # Maps of most images explain more than those of half of them.
-            self.evidence_before = -math.inf
-        self.is_in_doubt = is_in_doubt
+        self.course.begin_pass(self._doubts(state))
         num_classes = state.num_classes
         if not self.goes_by_parts(state):
             self.parts = None
@@ -190,7 +154,7 @@ class Searching(Stage):
             self.parts = Parts(self.lattice, num_classes, state.device, self._slicers, self.follows_density)
         steps = LocalSteps(shifts=state.shift_prior.extent_px > 0)
         maps = self._compared(state)
-        if not self.is_searching:
+        if not self.course.is_searching:
             return MapPass(state, self.lattice, maps, self.radius, steps)
         return SearchPass(
             state,
@@ -201,14 +165,15 @@ class Searching(Stage):
             self._search(state),
             maps.split(num_classes) if isinstance(maps, LatticeSlices) else [maps],
             number=self.pass_count,
-            is_in_doubt=is_in_doubt,
-            is_last=self.is_last_search,
+            is_in_doubt=self.course.is_in_doubt,
+            is_last=self.course.is_last,
             parts=self.parts,
         )
 
     def _compared(self, state: TrainingState) -> SliceSource:
         if self.slice_kind == "sliced":
-            return LatticeSlices(self.lattice, self.halves, self._slicers)
+            assert state.maps is not None
+            return LatticeSlices(self.lattice, state.maps.compared, self._slicers)
         fit_fields(state)
         conformation = torch.stack([state.mean_conformation(k) for k in range(state.num_classes)])
         return FieldSlices(state.mixture, conformation)
@@ -226,8 +191,10 @@ class Searching(Stage):
 
     def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
         """Find or sharpen the poses of a batch and add it to the sums, or let newcomers climb."""
-        if self.newcomers_are_due:
-            return self._raise_newcomers(state)
+        if self.ways_out.are_newcomers_due:
+            result, goes_on = self.ways_out.climb(state)
+            self.is_done = not goes_on
+            return result
         current = self.current = self.current or self._begin_pass(state)
         searches = isinstance(current, SearchPass) and not current.is_in_vain()
         note = f"pass {self.pass_count + 1}, {'searching' if searches else 'sharpening'}, band {self.radius}"
@@ -237,117 +204,62 @@ class Searching(Stage):
         return StepResult(loss=-float(evidence.mean()), note=note)
 
     def _end_pass(self, state: TrainingState, done: MapPass) -> None:
-        solution = done.sums.solve(self.mask, follows_density=self.follows_density)
-        state.maps, self.halves = solution.maps, solution.halves()
+        reseeding = self.ways_out.reseeding
+        state.maps = done.sums.solve(self.mask, follows_density=self.follows_density).with_halves()
         state.classes.update_weights()
         evidence = float(done.evidence) / done.num_seen
         self.pass_count += 1
-        self.reseeding.keep_if_better(state)
+        reseeding.keep_if_better(state)
         noise, wider, least_gain = state.noise, self.radius, _LEAST_GAIN_ON_TRIAL
-        if not self.reseeding.is_on_trial:
+        if not reseeding.is_on_trial:
             noise = done.refined_noise(state)
             # Two Fourier pixels beyond what is known: enough to grow, too little to fit noise.
             wider = min(self.last_radius, max(self.radius, min(state.maps.known_radius() + 2, widened(self.radius))))
             least_gain = _LEAST_GAIN
-        has_settled = wider < 1.1 * self.radius and evidence - self.evidence_before < least_gain * abs(evidence)
-        has_settled |= self.reseeding.has_had_its_time
-        if isinstance(done, SearchPass):
-            finds_nothing = done.is_in_vain() or has_settled
-            self.is_done = self.is_last_search and finds_nothing
-            if self.is_in_doubt:
-                self.is_last_search |= has_settled
-            else:
-                self.is_searching = not (finds_nothing or self.is_last_search)
-        elif has_settled:
-            self.is_done = self.is_last_search
-            self.is_searching = self.is_last_search = True
-        self.evidence_before = evidence
+        gains_little = wider < 1.1 * self.radius and self.course.gain(evidence) < least_gain
+        self.course.end_pass(
+            evidence,
+            was_searching=isinstance(done, SearchPass),
+            finds_nothing=isinstance(done, SearchPass) and done.is_in_vain(),
+            has_settled=gains_little or reseeding.has_had_its_time,
+        )
         self.current = None
-        if self.is_done and self._has_reason_to_go_on(state):
+        if self.course.is_over and self.ways_out.open(state, self.course.is_in_doubt):
             # A trial is judged in the band and the noise in which it was called for.
-            self._go_on()
+            self.course.go_on()
+            self.parts = None
         else:
             state.noise, self.radius = noise, wider
-        self.is_done |= self.pass_count >= self.num_passes
-
-    def _has_reason_to_go_on(self, state: TrainingState) -> bool:
-        """What may lift a search out of where it has settled."""
-        self.halves, is_on_trial = self.reseeding.settled(state, self.halves)
-        self.newcomers_are_due = not is_on_trial and self._calls_newcomers(state)
-        return is_on_trial or self.newcomers_are_due or (self.prunes and self._prune(state))
-
-    def _go_on(self) -> None:
-        self.is_done = self.is_last_search = False
-        # Where classes are in doubt, steps of poses lose.
-        self.is_searching = self.is_in_doubt
-        self.evidence_before, self.parts = -math.inf, None
-
-    def _calls_newcomers(self, state: TrainingState) -> bool:
-        """Whether classes are in doubt, some can be done without, and newcomers called before were of use."""
-        calls = self.kept_before_calls
-        were_of_use = not calls or self.reseeding.num_kept > calls[-1]
-        may_call = self.plan_of_newcomers is not None and len(calls) < _MOST_CALLS and were_of_use
-        return may_call and self.is_in_doubt and Doubted.of(state) is not None
-
-    def _raise_newcomers(self, state: TrainingState) -> StepResult:
-        """Let newcomers climb; when they have, put them in the place of classes if their images need them."""
-        if self.newcomers is None:
-            doubted = Doubted.of(state)
-            assert self.plan_of_newcomers is not None and doubted is not None
-            self.newcomers = Newcomers(state, self.plan_of_newcomers, doubted, self._newcomers_before)
-            self._newcomers_before = None
-        newcomers = self.newcomers
-        gain, note = newcomers.step(state)
-        if newcomers.is_done:
-            self.kept_before_calls.append(self.reseeding.num_kept)
-            self.newcomers, self.newcomers_are_due, maps = None, False, newcomers.chosen()
-            if maps is not None:
-                classes, maps = list(newcomers.doubted.classes), enlarge(maps, self.lattice)
-                self.halves = self.reseeding.try_out(state, self.halves, classes, maps)
-            else:
-                self.is_done = not (self.prunes and self._prune(state))
-        return StepResult(loss=-gain, note=note)
-
-    def _prune(self, state: TrainingState) -> bool:
-        """Take away the classes that images can do without; whether there were any."""
-        self.prunes = False
-        stays = None if state.seeds is None else state.seeds.is_seeded
-        kept = without_the_least_missed(state.classes.log_evidence, 1, _NEEDED, stays)
-        self.num_pruned = state.num_classes - len(kept)
-        self.halves = self.halves.unflatten(0, (-1, state.num_classes))[:, kept].flatten(0, 1)
-        state.keep_classes(kept)
-        return self.num_pruned > 0
+        self.is_done = self.course.is_over or self.pass_count >= self.num_passes
 
     def end(self, state: TrainingState, tell: Tell) -> str:
         """Fit the fields to the maps."""
         assert state.maps is not None
         if self.pass_count == 0 and self.current is not None:
             self._end_pass(state, self.current)
-        self.parts = self.current = self.newcomers = None
-        self.halves = self.reseeding.ended(state, self.halves)
-        # A search that its bound ended, not what it found, has pruned nothing yet.
-        if self.prunes and self._prune(state):
-            state.classes.update_weights()
+        self.parts = self.current = None
+        came_of_it = self.ways_out.end(state)
+        state.maps = state.maps.without_halves()
         error = fit_fields(state, find_variation(state, tell), tell=tell)
         state.fields_are_fitted = True
         known = state.maps.known_radius()
-        num_kept = self.reseeding.num_kept
-        reseeded = f", {num_kept} of the trials with other maps kept" if num_kept else ""
-        pruned = f", {self.num_pruned} classes that images can do without taken away" if self.num_pruned else ""
         return (
-            f"Search: {self.pass_count} passes{reseeded}{pruned}, maps known to {known} Fourier pixels (halves agree "
-            f"above 0.143, shared poses); fields differ from them by {100 * max(error):.0f} % at most."
+            f"Search: {self.pass_count} passes{came_of_it}, maps known to {known} Fourier pixels (halves agree above "
+            f"0.143, shared poses); fields differ from them by {100 * max(error):.0f} % at most."
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Between passes; a pass or an attempt of newcomers that was cut short begins anew."""
-        newcomers = None if self.newcomers is None else self.newcomers.state_dict()
-        saved = {name: getattr(self, name) for name in _SAVED}
-        return saved | {"reseeding": self.reseeding.state_dict(), "newcomers": newcomers}
+        """Between passes; a pass that was cut short begins anew."""
+        return {
+            "radius": self.radius,
+            "pass_count": self.pass_count,
+            "is_done": self.is_done,
+            "course": self.course.state_dict(),
+            "ways_out": self.ways_out.state_dict(),
+        }
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
+    def load_state_dict(self, state: TrainingState, saved: dict[str, Any]) -> None:
         """Go on with the next pass."""
-        self.reseeding.load_state_dict(saved["reseeding"])
-        self._newcomers_before = saved["newcomers"]
-        for name in _SAVED:
-            setattr(self, name, saved[name])
+        self.radius, self.pass_count, self.is_done = saved["radius"], saved["pass_count"], saved["is_done"]
+        self.course = Course(**saved["course"])
+        self.ways_out.load_state_dict(state, saved["ways_out"])

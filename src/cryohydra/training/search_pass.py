@@ -119,12 +119,13 @@ class SearchPass(MapPass):
             if others is not None:
                 self.maps, self.of_halves = others, [others]
         half = half_of(index) % len(self.of_halves)
-        found = []
+        evidence = torch.empty(len(index), device=state.device)
         for h in range(len(self.of_halves)):
             some = torch.nonzero(half == h)[:, 0]
             if len(some):
-                found.append(self._find(state, index[some], matters[some.to(state.device)], h))
-        return torch.cat(found)
+                rows = some.to(state.device)
+                evidence[rows] = self._find(state, index[some], matters[rows], h)
+        return evidence
 
     def _find(
         self, state: TrainingState, index: Int[Tensor, "b"], matters: Bool[Tensor, "b k"], half: int

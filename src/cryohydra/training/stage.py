@@ -56,6 +56,6 @@ class Stage(ABC):
         """Tensors and plain values with which `load_state_dict` goes on after `begin`."""
         return {}
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
+    def load_state_dict(self, state: TrainingState, saved: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
         assert not saved

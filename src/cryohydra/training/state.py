@@ -12,7 +12,6 @@ from cryohydra.data.loader import PreparedImages
 from cryohydra.fields.render import lattice_to_map
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
-from cryohydra.fourier.lattice import Lattice
 from cryohydra.inference.evidence import log_class_posterior
 from cryohydra.inference.images import WeightedImages, weigh_images
 from cryohydra.inference.partition import is_held_out
@@ -112,8 +111,7 @@ class TrainingState:
         # They said where classes begin; that is over.
         self.seeds = None
         if self.maps is not None:
-            maps = self.maps
-            self.maps = ClassMaps(maps.lattice, maps.values[kept], maps.half_correlation[kept])
+            self.maps = self.maps.of(kept)
 
     def is_held_out(self, index: Int[Tensor, "b"]) -> Bool[Tensor, "b"]:
         """Whether no map learns of particles, so that they can judge maps."""
@@ -170,14 +168,13 @@ class TrainingState:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values from which the state comes back; the fields are saved beside it."""
-        maps = self.maps
         return {
             "noise": self.noise.variance,
             "poses": self.poses.state_dict(),
             "conformations": self.conformations.state_dict(),
             "classes": self.classes.state_dict(),
             "scores": self.scores.state_dict(),
-            "maps": None if maps is None else [maps.values, maps.half_correlation],
+            "maps": None if self.maps is None else self.maps.saved(),
             "fields_are_fitted": self.fields_are_fitted,
             "generator": self.generator.get_state(),
             "images_seen": self.images_seen,
@@ -194,9 +191,7 @@ class TrainingState:
         self.classes.load_state_dict(saved["classes"])
         self.scores.load_state_dict(saved["scores"])
         if saved["maps"] is not None:
-            values, correlation = (part.to(self.device) for part in saved["maps"])
-            lattice = Lattice(self.images.box_size, correlation.shape[1] - 1)
-            self.maps = ClassMaps(lattice, values, correlation)
+            self.maps = ClassMaps.restored(saved["maps"], self.images.box_size, self.device)
         self.fields_are_fitted = saved["fields_are_fitted"]
         self.generator.set_state(saved["generator"].cpu())
         self.images_seen, self.epoch = saved["images_seen"], saved["epoch"]

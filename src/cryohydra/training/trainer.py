@@ -71,7 +71,7 @@ class Trainer:
         if self.stage_state is not None and number == self.first_stage:
             # What beginning draws was drawn before the stop.
             state.generator.set_state(drawn_before)
-            stage.load_state_dict(self.stage_state["stage"])
+            stage.load_state_dict(state, self.stage_state["stage"])
             seen = self.stage_state["seen"]
         self.listener.stage_begins(stage.name, max(stage.max_images - seen, 0))
         monitor.stage_begins(stage.name, stage.max_images, seen)
