@@ -84,8 +84,8 @@ def replaced(state: TrainingState, sampling: GibbsSampling, turned: int | None) 
     """The same, the images of one part seen from elsewhere."""
     saved = sampling.state_dict()
     if turned is not None:
-        (class_index, rotation, shift_px), *rest = saved["laid"][turned]
-        saved["laid"][turned] = ((class_index, rotation.flip(0), shift_px), *rest)
+        [((class_index, rotation, shift_px), *rest)] = saved["laid"][turned]
+        saved["laid"][turned] = [((class_index, rotation.flip(0), shift_px), *rest)]
     again = GibbsSampling.from_nothing(state, sampling.ground, sampling.plan, MEMBERS, num_maps=2)
     again.load_state_dict(state, saved)
     return again
@@ -102,16 +102,19 @@ def test_taken_out_and_put_back_images_leave_the_maps_as_they_were(begun: tuple[
         torch.testing.assert_close(now, anew, rtol=0, atol=1e-5 * float(anew.abs().max()))
 
 
-def test_every_image_lies_at_one_pose(begun: tuple[TrainingState, GibbsSampling]) -> None:
+def test_every_image_counts_once_however_many_draws_of_it_do(begun: tuple[TrainingState, GibbsSampling]) -> None:
     state, sampling = begun
-    weight = sampling._sums.denominator.sum()
-    for _ in range(6):
-        sampling.step(state)
+    plan, weight = sampling.plan, sampling._sums.denominator.sum()
     # Fewer frequencies are compared in the first band than random poses were added at.
     power = state.weighted(MEMBERS, sampling.ground.band)
-    inside = sampling.ground.band.within(sampling.plan.first_radius)
-    wanted = weight * power.at(inside).power.sum() / power.power.sum()
-    torch.testing.assert_close(sampling._sums.denominator.sum(), wanted, rtol=1e-3, atol=0)
+    inside = sampling.ground.band.within(plan.first_radius)
+    in_first_band = weight * power.at(inside).power.sum() / power.power.sum()
+    num_late = plan.most_draws * sampling.num_parts
+    for num_steps, num_draws, wanted in ((6, 1, in_first_band), (plan.num_warm_steps + num_late, 4, weight)):
+        while sampling.step_count < num_steps:
+            sampling.step(state)
+        assert {len(kept) for kept in sampling._laid} == {num_draws}
+        torch.testing.assert_close(sampling._sums.denominator.sum(), wanted, rtol=1e-3, atol=0)
 
 
 def test_near_shifts_make_an_image_as_one_pose_does(begun: tuple[TrainingState, GibbsSampling]) -> None:

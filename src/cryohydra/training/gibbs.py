@@ -4,6 +4,10 @@ An average over all poses that are possible holds maps in wrong ones, and an ima
 is part of is held where it was. So the images go through in parts: those of one are taken out of the sums, compared
 with the maps of all other parts, and added anew, each at a class and a pose that are drawn (Gibbs sampling; Geman and
 Geman, IEEE PAMI 1984). What images say of such maps is not flattered by what they gave to them.
+
+Of one draw of each image maps are noisier than of an average over poses, and in that noise a small complex loses its
+poses again. So once the band has grown, the last few draws of an image count together, each a part of it (an average
+over a chain, as in stochastic approximation: Delyon, Lavielle and Moulines, Ann. Statist. 1999).
 """
 
 import math
@@ -32,8 +36,8 @@ _FEWEST_PARTS = 6
 _IMAGES_OF_A_PART = 40
 """For each map: the fewer, the sooner maps follow."""
 _FEWEST_IMAGES_OF_A_PART = 80
-_NUM_SWEEPS_TO_SETTLE = 4
-"""Over all images, for maps that there are already: in the first the noise is not known yet."""
+_NUM_SWEEPS_TO_SETTLE = 8
+"""Over all images, for maps that there are already: in the first noise is not known yet, nor are there enough draws."""
 _MEMORY_OF_EVIDENCE = 0.8
 """Part of the evidence that is left of what an image said before: each time it meets few poses, in other maps."""
 _RESCALED = 0.5, 2.0
@@ -46,7 +50,7 @@ _LEAST_SCALE = 0.1
 
 @dataclass(frozen=True)
 class _Laid:
-    """How the images of a part are laid into the maps."""
+    """How one draw has laid the images of a part into the maps."""
 
     placement: Placement
     near_shifts: Float[Tensor, "b s 2"]
@@ -122,12 +126,13 @@ class GibbsSampling:
         """Of maps that are held."""
         self._slicers = GridSlicers()
         self._known = None if seeds is None else enlarge(seeds.values, ground.lattice)
-        self._laid: list[_Laid] = []
+        self._laid: list[list[_Laid]] = []
+        """Of each part the draws that count, the last one last."""
         for part in range(num_parts):
             rows = self._rows(part).to(state.device)
             there = Placement(placement.class_index[rows], placement.rotation[rows], placement.shift_px[rows])
             shifts = there.shift_px[:, None]
-            self._laid.append(_Laid(there, shifts, torch.ones_like(shifts[..., 0]), ground.band.radius))
+            self._laid.append([_Laid(there, shifts, torch.ones_like(shifts[..., 0]), ground.band.radius)])
         self.lay_anew(state)
         self.compared = self.maps()
         """The maps that the last step's images met; at first those of all."""
@@ -166,7 +171,7 @@ class GibbsSampling:
         shift_px = state.poses.shift_px[rows, 0, taken] - state.known_shift_px[rows]
         placement = Placement(likeliest, state.poses.rotation[rows, 0, taken], shift_px)
         num_steps = _NUM_SWEEPS_TO_SETTLE * num_parts_of(len(members), len(classes))
-        plan = replace(plan, num_steps=num_steps, first_radius=plan.last_radius)
+        plan = replace(plan, num_steps=num_steps, num_warm_steps=1, first_radius=plan.last_radius)
         return cls(state, ground, plan, members, len(classes), placement)
 
     @property
@@ -198,9 +203,10 @@ class GibbsSampling:
         self.compared = self.maps()
         source = LatticeSlices(self.ground.lattice, self.compared, self._slicers)
         grid = TurnedGrid(source, images, band, self.shift_prior, self.plan.level, state.generator)
-        before, balance = self._laid[part].placement, self.plan.balance(self.step_count)
-        drawn = grid.draw(before, self._log_prior(state, self.next_members()), balance)
-        self._laid[part] = _Laid(drawn.placement, drawn.near_shifts, drawn.of_shift, radius)
+        kept, balance = self._laid[part], self.plan.balance(self.step_count)
+        drawn = grid.draw(kept[-1].placement, self._log_prior(state, self.next_members()), balance)
+        laid = _Laid(drawn.placement, drawn.near_shifts, drawn.of_shift, radius)
+        self._laid[part] = [*kept, laid][-self.plan.num_draws(self.step_count) :]
         score = self._lay(part, of_part)
         # What is left of images by maps that they are no part of.
         explained = (2 * score * drawn.slices - whole.power[:, 0] * drawn.slices.square()).mean(0)
@@ -250,7 +256,7 @@ class GibbsSampling:
     def state_dict(self) -> dict[str, Any]:
         """Where every image lies, and what is known of noise and shifts; maps are made anew of where images lie."""
         return {
-            "laid": [astuple(laid) for laid in self._laid],
+            "laid": [[astuple(laid) for laid in kept] for kept in self._laid],
             "members": self.members,
             "part": self.part,
             "log_evidence": self.log_evidence,
@@ -268,9 +274,7 @@ class GibbsSampling:
             setattr(self, name, saved[name].to(state.device))
         self.step_count = saved["step_count"]
         self.shift_prior = self.shift_prior.learned(saved["mean_square_px"])
-        for part, (placement, near_shifts, of_shift, radius) in enumerate(saved["laid"]):
-            there = Placement(*(one.to(state.device) for one in placement))
-            self._laid[part] = _Laid(there, near_shifts.to(state.device), of_shift.to(state.device), radius)
+        self._laid = [[_restored(laid, state.device) for laid in kept] for kept in saved["laid"]]
         self.lay_anew(state)
 
     def _remembered(self, part: int, now: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
@@ -302,16 +306,21 @@ class GibbsSampling:
             sign: -1 to take them out.
 
         Returns:
-            Their scores as far as they count, moved back by the mean over their shifts.
+            Their scores as far as they count, moved back by the mean over their last shifts.
         """
-        laid = self._laid[part]
+        kept = self._laid[part]
+        scores = [self._lay_at(laid, images, sign / len(kept)) for laid in kept]
+        return scores[-1]
+
+    def _lay_at(self, laid: _Laid, images: WeightedImages, weight: float) -> Float[Tensor, "b p"]:
+        """Add so much of images to the maps where one draw has laid them: their scores."""
         band = Band(self.ground.band.box_size, laid.radius, self.ground.mask.device)
         whole = images.at(self.ground.band.within(laid.radius))
         score = shift_hartley(whole.score[:, 0, None], band.frequencies, -laid.near_shifts)
         score = torch.einsum("bs,bsp->bp", laid.of_shift, score)
         class_index, rotation = laid.placement.class_index, laid.placement.rotation
         self._sums.add(
-            WeightedImages(sign * score[:, None], sign * whole.power, whole.constant),
+            WeightedImages(weight * score[:, None], weight * whole.power, whole.constant),
             band,
             torch.zeros_like(class_index),
             score.new_ones(len(score), 1),
@@ -344,6 +353,13 @@ class GibbsSampling:
         best = torch.where(self.seeds.has_map, best, 1.0)
         scale = self.scale * torch.lerp(best, torch.ones_like(best), self.plan.memory)
         self.scale = scale.clamp(min=_LEAST_SCALE)
+
+
+def _restored(saved: tuple[Any, ...], device: torch.device) -> _Laid:
+    """Undo `astuple`."""
+    placement, near_shifts, of_shift, radius = saved
+    there = Placement(*(one.to(device) for one in placement))
+    return _Laid(there, near_shifts.to(device), of_shift.to(device), radius)
 
 
 def num_parts_of(num_images: int, num_maps: int) -> int:
