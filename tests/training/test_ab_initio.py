@@ -67,6 +67,23 @@ def test_where_classes_are_told_a_small_gain_ends_it(
     assert stage._has_settled() == is_done
 
 
+def test_maps_that_hardly_climb_settle_on_more_draws_before_they_are_done(
+    begun: tuple[TrainingState, AbInitio],
+) -> None:
+    state, stage = begun
+    sweep, warm = stage.sampling.num_parts, [0.0] * stage.annealing.num_warm_steps
+    stage.sampling.log_evidence = torch.zeros(NUM_IMAGES, 2)
+    stage.gains = warm + [97.0] * 5 * sweep + [100.0] * 5 * sweep
+    assert not stage._has_settled() and stage.sampling.num_draws == 1
+    stage.gains[-5 * sweep :] = [98.5] * 5 * sweep
+    assert not stage._has_settled() and stage.sampling.num_draws > 1
+    # What came before does not count.
+    stage.gains += [99.0] * (20 * sweep - 1)
+    assert not stage._has_settled()
+    stage.gains.append(99.0)
+    assert stage._has_settled()
+
+
 def test_a_handful_of_images_is_no_reason_to_fail(prepare: Callable[..., Any], tmp_path: Path) -> None:
     """Fewer than parts are made of otherwise."""
     trainer, _ = prepare(tmp_path, n_imgs_pretrain=3)

@@ -26,6 +26,7 @@ from cryohydra.io.run_folder import RunFolder
 from cryohydra.model.fitting import FIT_STEPS
 from cryohydra.physics.ctf import Optics
 from cryohydra.training.ab_initio import AbInitio
+from cryohydra.training.gibbs import MOST_DRAWS
 from cryohydra.training.gradient_search import GradientSearch
 from cryohydra.training.handover import find_variation, fit_fields
 from cryohydra.training.known_poses import KnownPoses
@@ -270,8 +271,9 @@ class _Rehearsing:
             if radius not in found:
                 self.says(f"ab initio, band {radius}")
             found[radius] = measure(lambda: stage.step(self.state, stage.sampling.next_members()), self.device)
-        # In the last band several draws of an image count: the same part, until there are as many.
-        for _ in range(plan.most_draws):
+        # In the end several draws of an image count: the same part, until there are as many.
+        stage.sampling.count_more_draws()
+        for _ in range(MOST_DRAWS):
             stage.sampling.step_count += stage.sampling.num_parts - 1
             found[radius] = measure(lambda: stage.step(self.state, stage.sampling.next_members()), self.device)
         return found

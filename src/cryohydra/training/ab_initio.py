@@ -19,11 +19,15 @@ from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import SURE, TrainingState
 
 SWEEPS_OF_AN_EPOCH = 5
-_SWEEPS_TO_SETTLE, _LEAST_GAIN = 10, 0.003
+_SWEEPS_TO_SLOW, _LITTLE_GAIN = 5, 0.02
 """In the last band, over all images, whose mean evidence is compared with that of as many before; and the part of it by
-which it must have grown."""
+which it must have grown while maps climb."""
+_MOST_CLIMBING = 0.75
+"""Part of all steps, at most, in which maps climb; in the rest they settle."""
+_SWEEPS_TO_SETTLE, _LEAST_GAIN = 10, 0.003
+"""The same while they settle."""
 _SWEEPS_IF_SURE, _LEAST_GAIN_IF_SURE = 4, 0.01
-"""The same where classes are told: then the search sharpens poses better."""
+"""The same where classes are told, whatever maps do: then the search sharpens poses better."""
 
 
 class AbInitio(Stage):
@@ -43,6 +47,8 @@ class AbInitio(Stage):
         self.max_images = annealing.num_steps * batch_size
         self.gains: list[float] = []
         """Mean evidence of each step's images, over that of noise alone."""
+        self.settles_from = 0
+        """The step from which maps settle, once they hardly climb."""
 
     def begin(self, state: TrainingState) -> None:
         """Lay images into every class at random."""
@@ -87,26 +93,35 @@ class AbInitio(Stage):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the images lie."""
-        return {"sampling": self.sampling.state_dict(), "gains": self.gains}
+        return {"sampling": self.sampling.state_dict(), "gains": self.gains, "settles_from": self.settles_from}
 
     def load_state_dict(self, state: TrainingState, saved: dict[str, Any]) -> None:
         """Go on from there."""
         self.sampling.load_state_dict(state, saved["sampling"])
-        self.gains = saved["gains"]
+        self.gains, self.settles_from = saved["gains"], saved["settles_from"]
 
     def _has_settled(self) -> bool:
-        num_late = max(0, len(self.gains) - self.annealing.num_warm_steps)
-        late = self.gains[len(self.gains) - num_late :]
-
-        def has_gained_less(least_gain: float, num_sweeps: int) -> bool:
-            while_ = num_sweeps * self.sampling.num_parts
-            now, before = late[-while_:], late[-2 * while_ : -while_]
-            return len(before) == while_ and sum(now) - sum(before) < least_gain * abs(sum(now))
-
-        if has_gained_less(_LEAST_GAIN, _SWEEPS_TO_SETTLE):
+        """Whether maps explain no more; once they hardly climb, more draws of an image count, and they settle."""
+        sampling = self.sampling
+        sureness = float(torch.softmax(sampling.log_evidence, dim=1).amax(1).mean())
+        if sureness > SURE and self._gains_less(_LEAST_GAIN_IF_SURE, _SWEEPS_IF_SURE):
             return True
-        sureness = float(torch.softmax(self.sampling.log_evidence, dim=1).amax(1).mean())
-        return sureness > SURE and has_gained_less(_LEAST_GAIN_IF_SURE, _SWEEPS_IF_SURE)
+        if sampling.num_draws > 1:
+            return self._gains_less(_LEAST_GAIN, _SWEEPS_TO_SETTLE)
+        if (
+            self._gains_less(_LITTLE_GAIN, _SWEEPS_TO_SLOW)
+            or len(self.gains) > _MOST_CLIMBING * self.annealing.num_steps
+        ):
+            sampling.count_more_draws()
+            self.settles_from = len(self.gains)
+        return False
+
+    def _gains_less(self, least_gain: float, num_sweeps: int) -> bool:
+        """Whether the last sweeps of their kind added a smaller part of the evidence to that of as many before."""
+        late = self.gains[max(self.annealing.num_warm_steps, self.settles_from) :]
+        num_steps = num_sweeps * self.sampling.num_parts
+        now, before = late[-num_steps:], late[-2 * num_steps : -num_steps]
+        return len(before) == num_steps and sum(now) - sum(before) < least_gain * abs(sum(now))
 
     def _show(self, state: TrainingState) -> None:
         """Let the state hold the maps that the last images were compared with."""

@@ -17,15 +17,13 @@ class Annealing:
     num_steps: int = 1000
     """At most."""
     num_warm_steps: int = 80
-    """After which band and balance have their last values, and more than one draw counts."""
+    """After which band and balance have their last values."""
     first_radius: int = 4
     last_radius: int = 10
     level: int = 1
     """Of the grid of rotations that is turned at random in every step (`draw`): 1 is 30 degrees, 2 is 15."""
     last_balance: float = 0.25
     """How much of the pull towards equal shares is left at the end."""
-    most_draws: int = 4
-    """Of each image that count, the last ones."""
     memory: float = 0.8
     """Part of what was unexplained before that the next step still believes."""
     memory_of_shifts: float = 0.95
@@ -38,10 +36,6 @@ class Annealing:
     def radius(self, step: int) -> int:
         """Grows in a straight line, in Fourier pixels; the last only where the warm part ends."""
         return self.first_radius + int((self.last_radius - self.first_radius) * self.progress(step))
-
-    def num_draws(self, step: int) -> int:
-        """Of each image that count."""
-        return 1 if step < self.num_warm_steps else self.most_draws
 
     def balance(self, step: int) -> float:
         """How much classes are pulled towards equal shares."""

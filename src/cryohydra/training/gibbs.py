@@ -6,8 +6,8 @@ with the maps of all other parts, and added anew, each at a class and a pose tha
 Geman, IEEE PAMI 1984). What images say of such maps is not flattered by what they gave to them.
 
 Of one draw of each image maps are noisier than of an average over poses, and in that noise a small complex loses its
-poses again. So once the band has grown, the last few draws of an image count together, each a part of it (an average
-over a chain, as in stochastic approximation: Delyon, Lavielle and Moulines, Ann. Statist. 1999).
+poses again. So once maps have climbed, the last few draws of an image count together (`count_more_draws`), each a part
+of it (an average over a chain, as in stochastic approximation: Delyon, Lavielle and Moulines, Ann. Statist. 1999).
 """
 
 import math
@@ -36,6 +36,8 @@ _FEWEST_PARTS = 6
 _IMAGES_OF_A_PART = 40
 """For each map: the fewer, the sooner maps follow."""
 _FEWEST_IMAGES_OF_A_PART = 80
+MOST_DRAWS = 4
+"""Of each image that count together."""
 _NUM_SWEEPS_TO_SETTLE = 8
 """Over all images, for maps that there are already: in the first noise is not known yet, nor are there enough draws."""
 _MEMORY_OF_EVIDENCE = 0.8
@@ -122,6 +124,8 @@ class GibbsSampling:
         self.temperature = torch.ones((), device=state.device)
         """By which log likelihoods are divided, so that images that say much can still leave where they are."""
         self.step_count = 0
+        self.num_draws = 1
+        """Of each image that count, the last ones; while maps climb, more would hold them back."""
         self.scale = torch.ones(num_maps, device=state.device)
         """Of maps that are held."""
         self._slicers = GridSlicers()
@@ -172,7 +176,9 @@ class GibbsSampling:
         placement = Placement(likeliest, state.poses.rotation[rows, 0, taken], shift_px)
         num_steps = _NUM_SWEEPS_TO_SETTLE * num_parts_of(len(members), len(classes))
         plan = replace(plan, num_steps=num_steps, num_warm_steps=1, first_radius=plan.last_radius)
-        return cls(state, ground, plan, members, len(classes), placement)
+        sampling = cls(state, ground, plan, members, len(classes), placement)
+        sampling.count_more_draws()
+        return sampling
 
     @property
     def num_parts(self) -> int:
@@ -199,15 +205,12 @@ class GibbsSampling:
         band, of_part = Band(self.ground.band.box_size, radius, state.device), self._images_of(state, part)
         whole = of_part.at(self.ground.band.within(radius))
         images = self.yardstick.weighted(whole, band, self.temperature)
-        self._lay(part, of_part, sign=-1)
-        self.compared = self.maps()
+        self.compared = self._maps_without(part)
         source = LatticeSlices(self.ground.lattice, self.compared, self._slicers)
         grid = TurnedGrid(source, images, band, self.shift_prior, self.plan.level, state.generator)
-        kept, balance = self._laid[part], self.plan.balance(self.step_count)
-        drawn = grid.draw(kept[-1].placement, self._log_prior(state, self.next_members()), balance)
-        laid = _Laid(drawn.placement, drawn.near_shifts, drawn.of_shift, radius)
-        self._laid[part] = [*kept, laid][-self.plan.num_draws(self.step_count) :]
-        score = self._lay(part, of_part)
+        before, balance = self._laid[part][-1].placement, self.plan.balance(self.step_count)
+        drawn = grid.draw(before, self._log_prior(state, self.next_members()), balance)
+        score = self._count(part, of_part, _Laid(drawn.placement, drawn.near_shifts, drawn.of_shift, radius))
         # What is left of images by maps that they are no part of.
         explained = (2 * score * drawn.slices - whole.power[:, 0] * drawn.slices.square()).mean(0)
         self.unexplained = followed(self.unexplained, power_over_noise(whole) - explained, band, self.plan.memory)
@@ -221,6 +224,10 @@ class GibbsSampling:
         self.step_count += 1
         return Visit(drawn.placement, grid.likeliest, self._remembered(part, log_evidence))
 
+    def count_more_draws(self) -> None:
+        """Let the last few draws of each image count from now on: maps of less noise, which follow more slowly."""
+        self.num_draws = MOST_DRAWS
+
     @property
     def yardstick(self) -> Yardstick:
         """By which evidence is told now."""
@@ -228,9 +235,13 @@ class GibbsSampling:
 
     def lay_anew(self, state: TrainingState) -> None:
         """Make the sums anew of where images lie: in sums that are added to and taken from, rounding adds up."""
-        self._sums = ClassSums.empty(self.ground.lattice, len(self.scale), state.device, num_parts=1)
+        self._sums = ClassSums.empty(self.ground.lattice, len(self.scale), state.device, self.num_parts)
         for part in range(self.num_parts):
-            self._lay(part, self._images_of(state, part))
+            images = self._images_of(state, part)
+            for laid in self._laid[part]:
+                self._lay(part, images, laid)
+        num_draws = torch.tensor([len(kept) for kept in self._laid], device=state.device)[:, None, None]
+        self._whole = (self._sums.numerator / num_draws).sum(0), (self._sums.denominator / num_draws).sum(0)
 
     def look_closely(self, state: TrainingState, yardstick: Yardstick) -> None:
         """Tell the evidence of all images by a fine grid, each still in maps that it is no part of."""
@@ -238,16 +249,23 @@ class GibbsSampling:
         for part in range(self.num_parts):
             of_part = self._images_of(state, part)
             images = yardstick.weighted(of_part.at(self.ground.band.within(band.radius)), band)
-            self._lay(part, of_part, sign=-1)
-            source = LatticeSlices(self.ground.lattice, self.maps(), self._slicers)
-            self._lay(part, of_part)
+            source = LatticeSlices(self.ground.lattice, self._maps_without(part), self._slicers)
             found = log_evidence_on_grid(source, images, band, yardstick.shift_prior)
             self.log_evidence[self._rows(part).to(state.device)] = found
 
     def maps(self) -> Float[Tensor, "k n n n"]:
         """Those of all images that are laid into them, as wide as the next step's, or as they are known."""
+        return self._maps_of(*self._whole)
+
+    def _maps_without(self, part: int) -> Float[Tensor, "k n n n"]:
+        """Those of all images but a part's."""
+        return self._maps_of(*(whole - own for whole, own in zip(self._whole, self._share_of(part), strict=True)))
+
+    def _maps_of(
+        self, numerator: Float[Tensor, "k n3"], denominator: Float[Tensor, "k n3"]
+    ) -> Float[Tensor, "k n n n"]:
         radius = self.plan.radius(self.step_count)
-        maps = self.ground.maps_of(self._sums.numerator[0], self._sums.denominator[0], radius)
+        maps = self.ground.maps_of(numerator, denominator, radius)
         if self.seeds is None or self._known is None:
             return maps
         known = torch.where(self.ground.distance <= radius, self._known, 0.0) * self.scale[:, None, None, None]
@@ -264,6 +282,7 @@ class GibbsSampling:
             "scale": self.scale,
             "temperature": self.temperature,
             "step_count": self.step_count,
+            "num_draws": self.num_draws,
             "mean_square_px": self.shift_prior.mean_square_px,
         }
 
@@ -272,7 +291,7 @@ class GibbsSampling:
         self.members, self.part = saved["members"].cpu(), saved["part"].cpu()
         for name in ("log_evidence", "unexplained", "scale", "temperature"):
             setattr(self, name, saved[name].to(state.device))
-        self.step_count = saved["step_count"]
+        self.step_count, self.num_draws = saved["step_count"], saved["num_draws"]
         self.shift_prior = self.shift_prior.learned(saved["mean_square_px"])
         self._laid = [[_restored(laid, state.device) for laid in kept] for kept in saved["laid"]]
         self.lay_anew(state)
@@ -298,31 +317,40 @@ class GibbsSampling:
             return self.log_evidence.new_zeros(len(members), self.log_evidence.shape[1])
         return self.seeds.log_prior(members.to(state.device))
 
-    def _lay(self, part: int, images: WeightedImages, sign: int = 1) -> Float[Tensor, "b p"]:
-        """Put the images of a part into the maps where they lie, or take them out.
+    def _share_of(self, part: int) -> tuple[Float[Tensor, "k n3"], Float[Tensor, "k n3"]]:
+        """What a part adds to numerator and denominator of all: the mean of its draws that count."""
+        num_draws = len(self._laid[part])
+        return self._sums.numerator[part] / num_draws, self._sums.denominator[part] / num_draws
+
+    def _count(self, part: int, images: WeightedImages, drawn: _Laid) -> Float[Tensor, "b p"]:
+        """Let one more draw of a part count, and no more than the last few.
 
         Args:
-            images: They, in the widest band.
-            sign: -1 to take them out.
+            images: Of the part, in the widest band.
 
         Returns:
-            Their scores as far as they count, moved back by the mean over their last shifts.
+            Their scores as far as they count, moved back by the mean over their shifts.
         """
-        kept = self._laid[part]
-        scores = [self._lay_at(laid, images, sign / len(kept)) for laid in kept]
-        return scores[-1]
+        before, kept = self._share_of(part), [*self._laid[part], drawn]
+        for laid in kept[: -self.num_draws]:
+            self._lay(part, images, laid, sign=-1)
+        score = self._lay(part, images, drawn)
+        self._laid[part] = kept[-self.num_draws :]
+        for whole, old, new in zip(self._whole, before, self._share_of(part), strict=True):
+            whole += new - old
+        return score
 
-    def _lay_at(self, laid: _Laid, images: WeightedImages, weight: float) -> Float[Tensor, "b p"]:
-        """Add so much of images to the maps where one draw has laid them: their scores."""
+    def _lay(self, part: int, images: WeightedImages, laid: _Laid, sign: int = 1) -> Float[Tensor, "b p"]:
+        """Add images of a part to its sums where one draw has laid them, or take them out: their scores."""
         band = Band(self.ground.band.box_size, laid.radius, self.ground.mask.device)
         whole = images.at(self.ground.band.within(laid.radius))
         score = shift_hartley(whole.score[:, 0, None], band.frequencies, -laid.near_shifts)
         score = torch.einsum("bs,bsp->bp", laid.of_shift, score)
         class_index, rotation = laid.placement.class_index, laid.placement.rotation
         self._sums.add(
-            WeightedImages(weight * score[:, None], weight * whole.power, whole.constant),
+            WeightedImages(sign * score[:, None], sign * whole.power, whole.constant),
             band,
-            torch.zeros_like(class_index),
+            torch.full_like(class_index, part),
             score.new_ones(len(score), 1),
             class_index[:, None],
             rotation[:, None, None],

@@ -90,6 +90,8 @@ class Newcomers:
         sampling = self._sampling
         radius = sampling.plan.radius(sampling.step_count)
         gain = sampling.step(state).mean_evidence
+        if sampling.step_count == sampling.plan.num_steps // 2:
+            sampling.count_more_draws()
         if sampling.is_done:
             self._judge(state)
         return gain, f"{which}, band {radius}"
