@@ -83,5 +83,13 @@ def test_classes_missed_least_are_doubted_with_the_images_that_are_theirs(
     doubted = Doubted.of(state)
     assert doubted is not None and doubted.classes == (1, 3)
     assert torch.equal(doubted.members, EVERY[200:])
+    # Where these have too few images, the next class is doubted too, as long as it is not clearly missed.
+    few = torch.cat([torch.tensor([8.0, 0.0, 0.0, 0.0]).expand(280, 4), evidence[100:200], evidence[380:]])
+    for clearer, expected in ((1.0, (0, 1, 3)), (10.0, (1, 3))):
+        state.classes.log_evidence = torch.cat([clearer * few[:280], few[280:]])
+        monkeypatch.setattr(newcomers, "_MOST_DOUBTED", 3 / 4)
+        monkeypatch.setattr(newcomers, "_FEWEST_IMAGES", 10)
+        doubted = Doubted.of(state)
+        assert doubted is not None and doubted.classes == expected
     state.classes.log_evidence = 100 * torch.nn.functional.one_hot(EVERY % 4, 4).float()
     assert Doubted.of(state) is None

@@ -203,10 +203,10 @@ class ClassMaps:
 
     @classmethod
     def restored(cls, saved: Sequence[Tensor | None], box_size: int, device: torch.device) -> "ClassMaps":
-        """Undo `saved`, for images of `box_size` pixels."""
-        values, correlation, halves = (None if one is None else one.to(device) for one in saved)
+        """Undo `saved`, for images of `box_size` pixels; earlier versions saved no halves."""
+        values, correlation, *halves = (None if one is None else one.to(device) for one in saved)
         assert values is not None and correlation is not None
-        return cls(Lattice(box_size, correlation.shape[1] - 1), values, correlation, halves)
+        return cls(Lattice(box_size, correlation.shape[1] - 1), values, correlation, *halves)
 
     def known_radius(self, least_correlation: float = _KNOWN) -> int:
         """The highest frequency, in Fourier pixels, to which the halves of the best known class agree so well."""

@@ -18,9 +18,12 @@ from cryohydra.training.gibbs import GibbsSampling, Yardstick, num_parts_of
 from cryohydra.training.ground import Ground
 from cryohydra.training.state import TrainingState
 
-_DOUBTED = 1 / 4
+_DOUBTED, _MOST_DOUBTED = 1 / 4, 1 / 2
 """Part of the classes that climb anew, but two at least: alone, a map takes up the strangers too."""
 _FEWEST_DOUBTED = 2
+_ENOUGH_IMAGES, _FEWEST_IMAGES = 150, 50
+"""For each map: more classes are doubted until there are enough, since what two tiny classes lack lies in the next one,
+which shows nothing clearly either; and what there must be."""
 _NUM_ATTEMPTS = 4
 _NUM_SWEEPS, _NUM_WARM_SWEEPS = 100, 35
 """Over the images of an attempt: so few find their poses late."""
@@ -28,8 +31,6 @@ _LEVEL = 2
 """Of the grid of rotations: finer than in ab initio, since images are few."""
 _MOST_IMAGES = 500
 """For each map, drawn from all: enough for a complex of 200 kDa at a signal-to-noise ratio of 0.05."""
-_FEWEST_IMAGES = 50
-"""Of a class."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,14 @@ class Doubted:
 
     @classmethod
     def of(cls, state: TrainingState) -> "Doubted | None":
-        """The classes missed least; None if fewer than two can be doubted, or have too few images."""
+        """The classes missed least, as many as have enough images; None if there are too few of either."""
         num_classes = state.num_classes
-        num_doubted = max(_FEWEST_DOUBTED, round(_DOUBTED * num_classes))
-        stays = None if state.seeds is None else state.seeds.is_seeded
-        evidence, num_kept = state.classes.log_evidence, max(num_classes - num_doubted, 1)
-        kept = without_the_least_missed(evidence, num_kept, CLEARLY_MISSED, stays).tolist()
-        classes = tuple(k for k in range(num_classes) if k not in kept)
-        if len(classes) < _FEWEST_DOUBTED:
-            return None
-        probability = state.classes.log_posterior()[:, list(classes)].exp().sum(1)
-        members = torch.nonzero(probability > 0.5)[:, 0].cpu()
-        if len(members) < _FEWEST_IMAGES * len(classes):
+        fewest, most = (max(_FEWEST_DOUBTED, round(part * num_classes)) for part in (_DOUBTED, _MOST_DOUBTED))
+        for num_doubted in range(fewest, most + 1):
+            classes, members = _missed_least(state, num_doubted)
+            if len(members) >= _ENOUGH_IMAGES * len(classes):
+                break
+        if len(classes) < _FEWEST_DOUBTED or len(members) < _FEWEST_IMAGES * len(classes):
             return None
         drawn = torch.randperm(len(members), generator=state.generator)[: _MOST_IMAGES * len(classes)]
         return cls(classes, members[drawn.sort().values])
@@ -136,6 +133,16 @@ class Newcomers:
             sampling.step(state)
         sampling.look_closely(state, sampling.yardstick)
         return sampling.yardstick, sampling.evidence
+
+
+def _missed_least(state: TrainingState, num_classes: int) -> tuple[tuple[int, ...], Int[Tensor, "m"]]:
+    """So many classes, fewer if others are clearly missed; images likelier of one of these than of all others."""
+    stays = None if state.seeds is None else state.seeds.is_seeded
+    evidence, num_kept = state.classes.log_evidence, max(state.num_classes - num_classes, 1)
+    kept = without_the_least_missed(evidence, num_kept, CLEARLY_MISSED, stays).tolist()
+    classes = tuple(k for k in range(state.num_classes) if k not in kept)
+    probability = state.classes.log_posterior()[:, list(classes)].exp().sum(1)
+    return classes, torch.nonzero(probability > 0.5)[:, 0].cpu()
 
 
 def _asked(state: TrainingState, saved: dict[str, Any]) -> tuple[Yardstick, Float[Tensor, "m"]]:
