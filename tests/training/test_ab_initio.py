@@ -75,10 +75,10 @@ def test_maps_that_hardly_climb_settle_on_more_draws_before_they_are_done(
     stage.sampling.log_evidence = torch.zeros(NUM_IMAGES, 2)
     stage.gains = warm + [97.0] * 5 * sweep + [100.0] * 5 * sweep
     assert not stage._has_settled() and stage.sampling.num_draws == 1
-    stage.gains[-5 * sweep :] = [98.5] * 5 * sweep
+    stage.gains[-5 * sweep :] = [97.5] * 5 * sweep
     assert not stage._has_settled() and stage.sampling.num_draws > 1
     # What came before does not count.
-    stage.gains += [99.0] * (20 * sweep - 1)
+    stage.gains += [99.0] * (12 * sweep - 1)
     assert not stage._has_settled()
     stage.gains.append(99.0)
     assert stage._has_settled()

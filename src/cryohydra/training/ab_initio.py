@@ -19,12 +19,12 @@ from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import SURE, TrainingState
 
 SWEEPS_OF_AN_EPOCH = 5
-_SWEEPS_TO_SLOW, _LITTLE_GAIN = 5, 0.02
+_SWEEPS_TO_SLOW, _LITTLE_GAIN = 5, 0.01
 """In the last band, over all images, whose mean evidence is compared with that of as many before; and the part of it by
 which it must have grown while maps climb."""
 _MOST_CLIMBING = 0.75
 """Part of all steps, at most, in which maps climb; in the rest they settle."""
-_SWEEPS_TO_SETTLE, _LEAST_GAIN = 10, 0.003
+_SWEEPS_TO_SETTLE, _LEAST_GAIN = 6, 0.003
 """The same while they settle."""
 _SWEEPS_IF_SURE, _LEAST_GAIN_IF_SURE = 4, 0.01
 """The same where classes are told, whatever maps do: then the search sharpens poses better."""
@@ -46,7 +46,7 @@ class AbInitio(Stage):
         self.num_images, self.batch_size = num_images, batch_size
         self.max_images = annealing.num_steps * batch_size
         self.gains: list[float] = []
-        """Mean evidence of each step's images, over that of noise alone."""
+        """Mean evidence of each step's images by this visit alone, over that of noise alone."""
         self.settles_from = 0
         """The step from which maps settle, once they hardly climb."""
 

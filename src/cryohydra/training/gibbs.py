@@ -71,11 +71,8 @@ class Visit:
     """Rotation in each class, of a coarse grid."""
     log_evidence: Float[Tensor, "b k"]
     """By several visits, over that of noise alone."""
-
-    @property
-    def mean_evidence(self) -> float:
-        """Of the images, all classes as likely as each other."""
-        return float(self.log_evidence.logsumexp(1).mean()) - math.log(self.log_evidence.shape[1])
+    mean_evidence: float
+    """Of the images by this visit alone, classes as likely as each other; by several it grows long after maps do."""
 
 
 @dataclass(frozen=True)
@@ -217,12 +214,13 @@ class GibbsSampling:
         self._learn_spread(drawn, band)
         temperature = self.temperature
         log_evidence = temperature * grid.log_evidence
-        said = (log_evidence.logsumexp(1).mean() / _MOST_SAID).clamp(min=1)
-        self.temperature = torch.lerp(said, temperature, self.plan.memory)
+        said = log_evidence.logsumexp(1).mean()
+        self.temperature = torch.lerp((said / _MOST_SAID).clamp(min=1), temperature, self.plan.memory)
+        mean_evidence = float(said) - math.log(log_evidence.shape[1])
         if self.seeds is not None:
             self._rescale(whole, score, drawn, band)
         self.step_count += 1
-        return Visit(drawn.placement, grid.likeliest, self._remembered(part, log_evidence))
+        return Visit(drawn.placement, grid.likeliest, self._remembered(part, log_evidence), mean_evidence)
 
     def count_more_draws(self) -> None:
         """Let the last few draws of each image count from now on: maps of less noise, which follow more slowly."""
