@@ -22,7 +22,7 @@ from cryohydra.training.stage import Stage
 _BYTES_OF_OPTICS = 100
 """Of each image: optics, and where it is in its file."""
 _SETTLING_SWEEPS = 30
-"""Over the images of ab initio in its last band: it ends where ten explain no more than the ten before."""
+"""Over the images of ab initio in its last band, to climb and to settle; half as many where classes are told soon."""
 _SEARCHING_PASSES = 2
 """Over all images; the third finds that steps do as well."""
 _SETTLING_PASSES = 4
