@@ -74,9 +74,9 @@ def test_maps_that_hardly_climb_settle_on_more_draws_before_they_are_done(
     sweep, warm = stage.sampling.num_parts, [0.0] * stage.annealing.num_warm_steps
     stage.sampling.log_evidence = torch.zeros(NUM_IMAGES, 2)
     stage.gains = warm + [97.0] * 5 * sweep + [100.0] * 5 * sweep
-    assert not stage._has_settled() and stage.sampling.num_draws == 1
+    assert not stage._has_settled() and stage.sampling.most_draws == 1
     stage.gains[-5 * sweep :] = [97.5] * 5 * sweep
-    assert not stage._has_settled() and stage.sampling.num_draws > 1
+    assert not stage._has_settled() and stage.sampling.most_draws > 1
     # What came before does not count.
     stage.gains += [99.0] * (12 * sweep - 1)
     assert not stage._has_settled()
@@ -127,11 +127,18 @@ def test_a_bound_of_one_step_ends(prepare: Callable[..., Any], tmp_path: Path) -
     assert len(_carry_out(state, stage)) == 1
 
 
+@pytest.mark.parametrize("settles", [False, True])
 def test_going_on_equals_not_stopping(
-    begun: tuple[TrainingState, AbInitio], prepare: Callable[..., Any], two_structures: Path, tmp_path: Path
+    begun: tuple[TrainingState, AbInitio],
+    prepare: Callable[..., Any],
+    two_structures: Path,
+    tmp_path: Path,
+    settles: bool,
 ) -> None:
     state, stage = begun
-    for _ in range(9):
+    for step in range(9):
+        if settles and step == 2:
+            stage.sampling.count_more_draws()
         stage.step(state, stage.sampling.next_members())
     trainer, _ = prepare(
         tmp_path / "again", particles=two_structures / "particles.star", n_imgs_pose_search=80_000, seed=7

@@ -91,14 +91,31 @@ def replaced(state: TrainingState, sampling: GibbsSampling, turned: int | None) 
     return again
 
 
-def test_taken_out_and_put_back_images_leave_the_maps_as_they_were(begun: tuple[TrainingState, GibbsSampling]) -> None:
-    """After many steps the sums are still those of the images where they lie."""
+@pytest.mark.parametrize("num_settling", [0, 2, 9])
+def test_taken_out_and_put_back_images_leave_the_maps_as_they_were(
+    begun: tuple[TrainingState, GibbsSampling], num_settling: int
+) -> None:
+    """After many steps the sums are still those of the images where their last draws lie, one or a few or four."""
     state, sampling = begun
-    while not sampling.is_done:
-        sampling.step(state)
+    for num_steps, settles in ((40, False), (2 + num_settling * sampling.num_parts, True)):
+        if settles and num_settling:
+            sampling.count_more_draws()
+        placements = [[] for _ in range(sampling.num_parts)]
+        for _ in range(num_steps):
+            part = sampling.step_count % sampling.num_parts
+            placements[part].append(sampling.step(state).placement)
+    for part, drawn in enumerate(placements):
+        last = drawn[-(4 if num_settling else 1) :]
+        kept = sampling._laid[part]
+        there = kept[len(kept) - len(last) :]
+        assert all(laid.placement is one for laid, one in zip(there, last, strict=True))
     again = replaced(state, sampling, None)
-    for now, anew in zip(sampling._whole, again._whole, strict=True):
-        torch.testing.assert_close(now, anew, rtol=0, atol=1e-5 * float(anew.abs().max()))
+    ours, anew = ((*one._whole, one._sums.numerator, one._sums.denominator) for one in (sampling, again))
+    for now, laid_anew in zip(ours, anew, strict=True):
+        torch.testing.assert_close(now, laid_anew, rtol=0, atol=1e-5 * float(laid_anew.abs().max()))
+    # A part meets maps of all others, however many of its draws count.
+    own = torch.stack([laid[0] for laid in map(sampling._share_of, range(sampling.num_parts))])
+    torch.testing.assert_close(own.sum(0), sampling._whole[0], rtol=0, atol=1e-5 * float(own.sum(0).abs().max()))
 
 
 def test_every_image_counts_once_however_many_draws_of_it_do(begun: tuple[TrainingState, GibbsSampling]) -> None:

@@ -91,5 +91,12 @@ def test_classes_missed_least_are_doubted_with_the_images_that_are_theirs(
         monkeypatch.setattr(newcomers, "_FEWEST_IMAGES", 10)
         doubted = Doubted.of(state)
         assert doubted is not None and doubted.classes == expected
+    # As many as are enough, or where more classes have too few.
+    state.classes.log_evidence = torch.cat([few[:50], few[280:300], vague.expand(330, 4)])
+    for enough, needed in ((150, 10), (500, 130)):
+        monkeypatch.setattr(newcomers, "_ENOUGH_IMAGES", enough)
+        monkeypatch.setattr(newcomers, "_FEWEST_IMAGES", needed)
+        doubted = Doubted.of(state)
+        assert doubted is not None and doubted.classes == (1, 3)
     state.classes.log_evidence = 100 * torch.nn.functional.one_hot(EVERY % 4, 4).float()
     assert Doubted.of(state) is None

@@ -22,7 +22,7 @@ from cryohydra.training.stage import Stage
 _BYTES_OF_OPTICS = 100
 """Of each image: optics, and where it is in its file."""
 _SETTLING_SWEEPS = 30
-"""Over the images of ab initio in its last band, to climb and to settle; half as many where classes are told soon."""
+"""Over the images of ab initio in its last band, to climb and to settle; where classes are told soon, fewer."""
 _SEARCHING_PASSES = 2
 """Over all images; the third finds that steps do as well."""
 _SETTLING_PASSES = 4
@@ -185,7 +185,7 @@ def _ab_initio(stage: AbInitio, measured: Rehearsal) -> StageForecast:
 
 
 def _usual_steps(stage: AbInitio) -> int:
-    """Until the last band explains no more than a while before."""
+    """Until maps have climbed and settled."""
     plan = stage.annealing
     return min(plan.num_steps, plan.num_warm_steps + _SETTLING_SWEEPS * stage.num_images // stage.batch_size)
 

@@ -198,6 +198,8 @@ class _Rehearsing:
             assert mapping is not None
             pass_end = self._solve(mapping)
             in_course = self._written(monitor, mapping)
+            # As where a stage of passes ends.
+            self.state.maps = self.state.maps and self.state.maps.without_halves()
             varying, fitting = self._fit()
             for stage in others:
                 if isinstance(stage, GradientSearch):
@@ -271,11 +273,13 @@ class _Rehearsing:
             if radius not in found:
                 self.says(f"ab initio, band {radius}")
             found[radius] = measure(lambda: stage.step(self.state, stage.sampling.next_members()), self.device)
-        # In the end several draws of an image count: the same part, until there are as many.
-        stage.sampling.count_more_draws()
+        # A step in which as many draws of an image count as may forgets one: the same part, until it does.
+        sampling = stage.sampling
+        sampling.count_more_draws()
         for _ in range(MOST_DRAWS):
-            stage.sampling.step_count += stage.sampling.num_parts - 1
-            found[radius] = measure(lambda: stage.step(self.state, stage.sampling.next_members()), self.device)
+            sampling.step_count += sampling.num_parts - 1
+            radius = stage.annealing.radius(sampling.step_count)
+            found[radius] = measure(lambda: stage.step(self.state, sampling.next_members()), self.device)
         return found
 
     def _known_poses(self, stage: KnownPoses) -> Linear:

@@ -42,7 +42,7 @@ class ClassSums:
         """Sums over no images.
 
         Args:
-            num_parts: Those of `part_of`; 1 where nothing is asked of halves (`solve`).
+            num_parts: Those of `part_of`; others only where nothing is asked of halves (`solve`).
         """
         shape = (num_parts, num_classes, lattice.size**3)
         return cls(lattice, torch.zeros(shape, device=device), torch.zeros(shape, device=device))
@@ -152,7 +152,7 @@ class ClassSums:
 
 @dataclass(frozen=True)
 class ClassMaps:
-    """The map of each class on a lattice, and what it was made of."""
+    """The map of each class on a lattice, and how well it is known."""
 
     lattice: Lattice
     values: Float[Tensor, "k n n n"]
@@ -167,7 +167,7 @@ class ClassMaps:
         """What images are compared with: the maps of the first half and then of the second, or the only ones."""
         return self.values if self.halves is None else self.halves.flatten(0, 1)
 
-    def of(self, kept: Int[Tensor, "m"]) -> "ClassMaps":
+    def keeping(self, kept: Int[Tensor, "m"]) -> "ClassMaps":
         """Those of some classes."""
         halves = None if self.halves is None else self.halves[:, kept]
         return ClassMaps(self.lattice, self.values[kept], self.half_correlation[kept], halves)

@@ -47,8 +47,8 @@ class AbInitio(Stage):
         self.max_images = annealing.num_steps * batch_size
         self.gains: list[float] = []
         """Mean evidence of each step's images by this visit alone, over that of noise alone."""
-        self.settles_from = 0
-        """The step from which maps settle, once they hardly climb."""
+        self.settles_from: int | None = None
+        """The step from which maps settle; None while they climb."""
 
     def begin(self, state: TrainingState) -> None:
         """Lay images into every class at random."""
@@ -103,10 +103,11 @@ class AbInitio(Stage):
     def _has_settled(self) -> bool:
         """Whether maps explain no more; once they hardly climb, more draws of an image count, and they settle."""
         sampling = self.sampling
-        sureness = float(torch.softmax(sampling.log_evidence, dim=1).amax(1).mean())
-        if sureness > SURE and self._gains_less(_LEAST_GAIN_IF_SURE, _SWEEPS_IF_SURE):
-            return True
-        if sampling.num_draws > 1:
+        if self._gains_less(_LEAST_GAIN_IF_SURE, _SWEEPS_IF_SURE):
+            sureness = float(torch.softmax(sampling.log_evidence, dim=1).amax(1).mean())
+            if sureness > SURE:
+                return True
+        if self.settles_from is not None:
             return self._gains_less(_LEAST_GAIN, _SWEEPS_TO_SETTLE)
         if (
             self._gains_less(_LITTLE_GAIN, _SWEEPS_TO_SLOW)
@@ -118,7 +119,7 @@ class AbInitio(Stage):
 
     def _gains_less(self, least_gain: float, num_sweeps: int) -> bool:
         """Whether the last sweeps of their kind added a smaller part of the evidence to that of as many before."""
-        late = self.gains[max(self.annealing.num_warm_steps, self.settles_from) :]
+        late = self.gains[self.settles_from or self.annealing.num_warm_steps :]
         num_steps = num_sweeps * self.sampling.num_parts
         now, before = late[-num_steps:], late[-2 * num_steps : -num_steps]
         return len(before) == num_steps and sum(now) - sum(before) < least_gain * abs(sum(now))

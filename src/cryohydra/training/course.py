@@ -20,6 +20,7 @@ class Course:
     is_in_doubt: bool = False
     """Whether classes were not told well when the pass began."""
     is_over: bool = False
+    """Whether that has found nothing either."""
     evidence_before: float = -math.inf
     """Of the pass before, for each image; minus infinity if the next one's cannot be compared with it."""
 

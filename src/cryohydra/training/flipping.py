@@ -83,9 +83,9 @@ def _flip_training(saved: dict[str, Any], classes: list[int]) -> dict[str, Any]:
     table["rotation"][:, :, classes] = follow_map(pose, _OTHER_HAND).rotation
     maps = saved["maps"]
     if maps is not None:
-        maps = [None if one is None else one.clone() for one in maps]
-        for one in maps:
-            # All but the correlation, which has no hand.
-            if one is not None and one.ndim > 2:
-                one[..., classes, :, :, :] = one[..., classes, :, :, :].flip(-3, -2, -1)
+        # A stage that has ended leaves no maps of halves.
+        values, *others = maps
+        values = values.clone()
+        values[classes] = values[classes].flip(1, 2, 3)
+        maps = [values, *others]
     return {**saved, "poses": table, "maps": maps}

@@ -1,4 +1,4 @@
-"""Maps that climb while each image lies at one pose, drawn by its posterior in the maps of all others.
+"""Maps that climb at one pose of each image, drawn by its posterior in the maps of all others, and settle at several.
 
 An average over all poses that are possible holds maps in wrong ones, and an image that is compared with a map that it
 is part of is held where it was. So the images go through in parts: those of one are taken out of the sums, compared
@@ -121,7 +121,7 @@ class GibbsSampling:
         self.temperature = torch.ones((), device=state.device)
         """By which log likelihoods are divided, so that images that say much can still leave where they are."""
         self.step_count = 0
-        self.num_draws = 1
+        self.most_draws = 1
         """Of each image that count, the last ones; while maps climb, more would hold them back."""
         self.scale = torch.ones(num_maps, device=state.device)
         """Of maps that are held."""
@@ -134,6 +134,8 @@ class GibbsSampling:
             there = Placement(placement.class_index[rows], placement.rotation[rows], placement.shift_px[rows])
             shifts = there.shift_px[:, None]
             self._laid.append([_Laid(there, shifts, torch.ones_like(shifts[..., 0]), ground.band.radius)])
+        self._sums = ClassSums.empty(ground.lattice, num_maps, state.device, num_parts)
+        """Of each part, over its draws that count; the parts are not those of `part_of`."""
         self.lay_anew(state)
         self.compared = self.maps()
         """The maps that the last step's images met; at first those of all."""
@@ -224,7 +226,7 @@ class GibbsSampling:
 
     def count_more_draws(self) -> None:
         """Let the last few draws of each image count from now on: maps of less noise, which follow more slowly."""
-        self.num_draws = MOST_DRAWS
+        self.most_draws = MOST_DRAWS
 
     @property
     def yardstick(self) -> Yardstick:
@@ -233,13 +235,14 @@ class GibbsSampling:
 
     def lay_anew(self, state: TrainingState) -> None:
         """Make the sums anew of where images lie: in sums that are added to and taken from, rounding adds up."""
-        self._sums = ClassSums.empty(self.ground.lattice, len(self.scale), state.device, self.num_parts)
+        sums = self._sums
         for part in range(self.num_parts):
+            sums.forget(part)
             images = self._images_of(state, part)
             for laid in self._laid[part]:
                 self._lay(part, images, laid)
-        num_draws = torch.tensor([len(kept) for kept in self._laid], device=state.device)[:, None, None]
-        self._whole = (self._sums.numerator / num_draws).sum(0), (self._sums.denominator / num_draws).sum(0)
+        share = torch.tensor([1 / len(kept) for kept in self._laid], device=state.device)
+        self._whole = tuple(torch.einsum("p,pkn->kn", share, one) for one in (sums.numerator, sums.denominator))
 
     def look_closely(self, state: TrainingState, yardstick: Yardstick) -> None:
         """Tell the evidence of all images by a fine grid, each still in maps that it is no part of."""
@@ -280,7 +283,7 @@ class GibbsSampling:
             "scale": self.scale,
             "temperature": self.temperature,
             "step_count": self.step_count,
-            "num_draws": self.num_draws,
+            "most_draws": self.most_draws,
             "mean_square_px": self.shift_prior.mean_square_px,
         }
 
@@ -289,7 +292,7 @@ class GibbsSampling:
         self.members, self.part = saved["members"].cpu(), saved["part"].cpu()
         for name in ("log_evidence", "unexplained", "scale", "temperature"):
             setattr(self, name, saved[name].to(state.device))
-        self.step_count, self.num_draws = saved["step_count"], saved["num_draws"]
+        self.step_count, self.most_draws = saved["step_count"], saved["most_draws"]
         self.shift_prior = self.shift_prior.learned(saved["mean_square_px"])
         self._laid = [[_restored(laid, state.device) for laid in kept] for kept in saved["laid"]]
         self.lay_anew(state)
@@ -325,15 +328,16 @@ class GibbsSampling:
 
         Args:
             images: Of the part, in the widest band.
+            drawn: How the new draw lays them.
 
         Returns:
             Their scores as far as they count, moved back by the mean over their shifts.
         """
         before, kept = self._share_of(part), [*self._laid[part], drawn]
-        for laid in kept[: -self.num_draws]:
+        for laid in kept[: -self.most_draws]:
             self._lay(part, images, laid, sign=-1)
         score = self._lay(part, images, drawn)
-        self._laid[part] = kept[-self.num_draws :]
+        self._laid[part] = kept[-self.most_draws :]
         for whole, old, new in zip(self._whole, before, self._share_of(part), strict=True):
             whole += new - old
         return score

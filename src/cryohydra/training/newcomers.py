@@ -44,16 +44,19 @@ class Doubted:
     @classmethod
     def of(cls, state: TrainingState) -> "Doubted | None":
         """The classes missed least, as many as have enough images; None if there are too few of either."""
-        num_classes = state.num_classes
-        fewest, most = (max(_FEWEST_DOUBTED, round(part * num_classes)) for part in (_DOUBTED, _MOST_DOUBTED))
+        fewest = max(_FEWEST_DOUBTED, round(_DOUBTED * state.num_classes))
+        most = max(fewest, int(_MOST_DOUBTED * state.num_classes))
+        found = None
         for num_doubted in range(fewest, most + 1):
             classes, members = _missed_least(state, num_doubted)
-            if len(members) >= _ENOUGH_IMAGES * len(classes):
+            if len(classes) < _FEWEST_DOUBTED:
+                return None
+            if len(members) >= _FEWEST_IMAGES * len(classes):
+                drawn = torch.randperm(len(members), generator=state.generator)[: _MOST_IMAGES * len(classes)]
+                found = cls(classes, members[drawn.sort().values])
+            if len(members) >= _ENOUGH_IMAGES * len(classes) or len(classes) < num_doubted:
                 break
-        if len(classes) < _FEWEST_DOUBTED or len(members) < _FEWEST_IMAGES * len(classes):
-            return None
-        drawn = torch.randperm(len(members), generator=state.generator)[: _MOST_IMAGES * len(classes)]
-        return cls(classes, members[drawn.sort().values])
+        return found
 
 
 class Newcomers:

@@ -111,7 +111,7 @@ class TrainingState:
         # They said where classes begin; that is over.
         self.seeds = None
         if self.maps is not None:
-            self.maps = self.maps.of(kept)
+            self.maps = self.maps.keeping(kept)
 
     def is_held_out(self, index: Int[Tensor, "b"]) -> Bool[Tensor, "b"]:
         """Whether no map learns of particles, so that they can judge maps."""

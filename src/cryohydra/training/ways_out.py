@@ -88,7 +88,7 @@ class WaysOut:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values; an attempt of newcomers that was cut short begins anew."""
-        attempts = None if self.newcomers is None else self.newcomers.state_dict()
+        attempts = self._attempts_before if self.newcomers is None else self.newcomers.state_dict()
         saved = {name: getattr(self, name) for name in _SAVED}
         return saved | {"reseeding": self.reseeding.state_dict(), "attempts": attempts}
 
