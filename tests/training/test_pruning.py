@@ -10,7 +10,7 @@ import torch
 from cryohydra.errors import UserError
 from cryohydra.io.run_folder import RunFolder
 from cryohydra.model.checkpoint import load_checkpoint
-from cryohydra.training.search import Searching
+from cryohydra.training.ways_out import WaysOut
 
 
 @pytest.mark.parametrize("more", [{}, {"z_dim": 1}, {"z_dim": 1, "variational_het": True}])
@@ -37,13 +37,14 @@ def test_a_training_ends_with_the_classes_that_are_needed(
 ) -> None:
     """Evidence says that classes 0 and 2 do: the run goes on, ends and resumes with these two."""
 
-    def pruned(self: Searching, state: Any) -> bool:
-        state.classes.log_evidence[:] = torch.tensor([0.0, -30.0, -30.0])
-        state.classes.log_evidence[::2] = torch.tensor([-30.0, -30.0, 0.0])
+    def pruned(self: WaysOut, state: Any) -> bool:
+        if self.prunes:
+            state.classes.log_evidence[:] = torch.tensor([0.0, -30.0, -30.0])
+            state.classes.log_evidence[::2] = torch.tensor([-30.0, -30.0, 0.0])
         return prune(self, state)
 
-    prune = Searching._prune
-    monkeypatch.setattr(Searching, "_prune", pruned)
+    prune = WaysOut._prune
+    monkeypatch.setattr(WaysOut, "_prune", pruned)
     settings = {"n_classes": 3, "prune_classes": True, "n_imgs_pose_search": 1000}
     trainer, listener = prepare(tmp_path, **settings)
     trainer.run()
