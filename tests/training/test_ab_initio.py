@@ -84,6 +84,15 @@ def test_maps_that_hardly_climb_settle_on_more_draws_before_they_are_done(
     assert stage._has_settled()
 
 
+def test_in_the_last_quarter_of_its_steps_maps_settle_however_they_climb(begun: tuple[TrainingState, AbInitio]) -> None:
+    state, stage = begun
+    num_steps = stage.annealing.num_steps
+    stage.gains = [1.5**step for step in range(3 * num_steps // 4)]
+    assert not stage._has_settled() and stage.sampling.most_draws == 1
+    stage.gains.append(stage.gains[-1])
+    assert not stage._has_settled() and stage.sampling.most_draws > 1
+
+
 def test_a_handful_of_images_is_no_reason_to_fail(prepare: Callable[..., Any], tmp_path: Path) -> None:
     """Fewer than parts are made of otherwise."""
     trainer, _ = prepare(tmp_path, n_imgs_pretrain=3)

@@ -51,6 +51,20 @@ def test_what_classes_do_not_show_is_found(
     assert max(is_same.mean(), 1 - is_same.mean()) > 0.95
 
 
+def test_in_the_second_half_of_an_attempt_more_draws_of_an_image_count(
+    begun: tuple[TrainingState, AbInitio], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, stage = begun
+    monkeypatch.setattr(newcomers, "_NUM_SWEEPS", 2)
+    monkeypatch.setattr(gibbs, "_NUM_SWEEPS_TO_SETTLE", 1)
+    called = Newcomers(state, stage.annealing, Doubted((0, 1), EVERY))
+    sampling, counted = called._sampling, []
+    while called.num_attempts == 0:
+        counted.append(sampling.most_draws)
+        called.step(state)
+    assert counted == [1] * sampling.num_parts + [gibbs.MOST_DRAWS] * sampling.num_parts
+
+
 def test_of_attempts_that_is_chosen_which_explains_best_images_that_it_is_not_made_of(
     begun: tuple[TrainingState, AbInitio], monkeypatch: pytest.MonkeyPatch
 ) -> None:
