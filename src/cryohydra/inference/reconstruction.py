@@ -250,7 +250,7 @@ def particle_mask(lattice: Lattice, device: torch.device | str = "cpu") -> Float
 def density_mask(lattice: Lattice, values: Float[Tensor, "k n n n"]) -> Float[Tensor, "k n n n"]:
     """Where each map, low-passed, has more than a tenth of its highest density, a voxel and a soft edge around it.
 
-    Outside there is only noise; what leaving it out is worth is measured in docs/decisions/engine.md.
+    Outside there is only noise; what leaving it out is worth is measured in docs/decisions/engine-ablations.md.
 
     Returns:
         In [0, 1], on the lattice's coarse voxels.
