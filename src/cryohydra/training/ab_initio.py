@@ -1,7 +1,9 @@
 """The first stage: structures from nothing, at low resolution.
 
-All maps climb together by Gibbs sampling (`GibbsSampling`), on some of the images, until they explain no more. What
-they do not show is looked for in the search, once all else has settled (`Newcomers`).
+All maps climb together by Gibbs sampling (`GibbsSampling`), on some of the images, until they explain no more. They
+begin hot and cool slowly: in cold maps that know nothing yet, images freeze in wrong poses and classes (deterministic
+annealing, Rose, Proc. IEEE 1998). What they do not show is looked for in the search, once all else has settled
+(`Newcomers`).
 """
 
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ from cryohydra.training.state import SURE, TrainingState
 
 SWEEPS_OF_AN_EPOCH = 5
 _SWEEPS_TO_SLOW, _LITTLE_GAIN = 5, 0.01
-"""In the last band, over all images, whose mean evidence is compared with that of as many before; and the part of it by
+"""In the last band and cold, over all images, whose mean evidence is compared with that of as many before; and the part of it by
 which it must have grown while maps climb."""
 _MOST_CLIMBING = 0.75
 """Part of all steps, at most, in which maps climb; in the rest they settle."""
@@ -101,12 +103,15 @@ class AbInitio(Stage):
         self.gains, self.settles_from = saved["gains"], saved["settles_from"]
 
     def _has_settled(self) -> bool:
-        """Whether maps explain no more; once they hardly climb, more draws of an image count, and they settle."""
+        """Whether cold maps explain no more; once they hardly climb, more draws of an image count, and they settle."""
         sampling = self.sampling
-        if self._gains_less(_LEAST_GAIN_IF_SURE, _SWEEPS_IF_SURE):
-            sureness = float(torch.softmax(sampling.log_evidence, dim=1).amax(1).mean())
-            if sureness > SURE:
-                return True
+        if not sampling.is_cold:
+            # Maps cool slowly so that classes part: where they have, there is nothing to wait for.
+            if sampling.step_count % sampling.num_parts == 0 and self._is_sure():
+                sampling.cool()
+            return False
+        if self._gains_less(_LEAST_GAIN_IF_SURE, _SWEEPS_IF_SURE) and self._is_sure():
+            return True
         if self.settles_from is not None:
             return self._gains_less(_LEAST_GAIN, _SWEEPS_TO_SETTLE)
         if (
@@ -117,9 +122,14 @@ class AbInitio(Stage):
             self.settles_from = len(self.gains)
         return False
 
+    def _is_sure(self) -> bool:
+        """Whether classes count as told."""
+        return float(torch.softmax(self.sampling.log_evidence, dim=1).amax(1).mean()) > SURE
+
     def _gains_less(self, least_gain: float, num_sweeps: int) -> bool:
         """Whether the last sweeps of their kind added a smaller part of the evidence to that of as many before."""
-        late = self.gains[self.settles_from or self.annealing.num_warm_steps :]
+        plan = self.sampling.plan
+        late = self.gains[self.settles_from or max(plan.num_warm_steps, plan.num_cool_steps) :]
         num_steps = num_sweeps * self.sampling.num_parts
         now, before = late[-num_steps:], late[-2 * num_steps : -num_steps]
         return len(before) == num_steps and sum(now) - sum(before) < least_gain * abs(sum(now))

@@ -20,6 +20,12 @@ class Annealing:
     """After which band and balance have their last values."""
     first_radius: int = 4
     last_radius: int = 10
+    first_temperature: float = 1 / 0.7
+    """What log likelihoods are divided by at first."""
+    num_hot_steps: int = 0
+    """In which it stays."""
+    num_cool_steps: int = 0
+    """After which it is one; its inverse goes there in a straight line."""
     level: int = 1
     """Of the grid of rotations that is turned at random in every step (`draw`): 1 is 30 degrees, 2 is 15."""
     last_balance: float = 0.25
@@ -36,6 +42,13 @@ class Annealing:
     def radius(self, step: int) -> int:
         """Grows in a straight line, in Fourier pixels; the last only where the warm part ends."""
         return self.first_radius + int((self.last_radius - self.first_radius) * self.progress(step))
+
+    def temperature(self, step: int) -> float:
+        """What log likelihoods are divided by."""
+        if step >= self.num_cool_steps:
+            return 1.0
+        cooled = max(0, step - self.num_hot_steps) / (self.num_cool_steps - self.num_hot_steps)
+        return 1 / (cooled + (1 - cooled) / self.first_temperature)
 
     def balance(self, step: int) -> float:
         """How much classes are pulled towards equal shares."""

@@ -119,7 +119,10 @@ class GibbsSampling:
         self.log_evidence = torch.zeros(len(members), num_maps, device=state.device)
         """Of each image in the maps of all other parts, the last visits weighing most; over that of noise alone."""
         self.temperature = torch.ones((), device=state.device)
-        """By which log likelihoods are divided, so that images that say much can still leave where they are."""
+        """By which log likelihoods are divided, so that images that say much can still leave where they are.
+
+        That of the plan comes on top of it.
+        """
         self.step_count = 0
         self.most_draws = 1
         """Of each image that count, the last ones; while maps climb, more would hold them back."""
@@ -174,7 +177,7 @@ class GibbsSampling:
         shift_px = state.poses.shift_px[rows, 0, taken] - state.known_shift_px[rows]
         placement = Placement(likeliest, state.poses.rotation[rows, 0, taken], shift_px)
         num_steps = _NUM_SWEEPS_TO_SETTLE * num_parts_of(len(members), len(classes))
-        plan = replace(plan, num_steps=num_steps, num_warm_steps=1, first_radius=plan.last_radius)
+        plan = replace(plan, num_steps=num_steps, num_warm_steps=1, num_cool_steps=0, first_radius=plan.last_radius)
         sampling = cls(state, ground, plan, members, len(classes), placement)
         sampling.count_more_draws()
         return sampling
@@ -194,6 +197,11 @@ class GibbsSampling:
         """Whether all steps are made."""
         return self.step_count >= self.plan.num_steps
 
+    @property
+    def is_cold(self) -> bool:
+        """Whether the next step divides log likelihoods by the plan's temperature no longer."""
+        return self.step_count >= self.plan.num_cool_steps
+
     def next_members(self) -> Int[Tensor, "b"]:
         """Those whose poses the next step draws."""
         return self.members[self._rows(self.step_count % self.num_parts)]
@@ -203,7 +211,8 @@ class GibbsSampling:
         part, radius = self.step_count % self.num_parts, self.plan.radius(self.step_count)
         band, of_part = Band(self.ground.band.box_size, radius, state.device), self._images_of(state, part)
         whole = of_part.at(self.ground.band.within(radius))
-        images = self.yardstick.weighted(whole, band, self.temperature)
+        temperature = self.temperature * self.plan.temperature(self.step_count)
+        images = self.yardstick.weighted(whole, band, temperature)
         self.compared = self._maps_without(part)
         source = LatticeSlices(self.ground.lattice, self.compared, self._slicers)
         grid = TurnedGrid(source, images, band, self.shift_prior, self.plan.level, state.generator)
@@ -214,15 +223,19 @@ class GibbsSampling:
         explained = (2 * score * drawn.slices - whole.power[:, 0] * drawn.slices.square()).mean(0)
         self.unexplained = followed(self.unexplained, power_over_noise(whole) - explained, band, self.plan.memory)
         self._learn_spread(drawn, band)
-        temperature = self.temperature
-        log_evidence = temperature * grid.log_evidence
+        # While the plan's is above one, as of images with so much more noise.
+        log_evidence = self.temperature * grid.log_evidence
         said = log_evidence.logsumexp(1).mean()
-        self.temperature = torch.lerp((said / _MOST_SAID).clamp(min=1), temperature, self.plan.memory)
+        self.temperature = torch.lerp((said / _MOST_SAID).clamp(min=1), self.temperature, self.plan.memory)
         mean_evidence = float(said) - math.log(log_evidence.shape[1])
         if self.seeds is not None:
             self._rescale(whole, score, drawn, band)
         self.step_count += 1
         return Visit(drawn.placement, grid.likeliest, self._remembered(part, log_evidence), mean_evidence)
+
+    def cool(self) -> None:
+        """Divide log likelihoods by the plan's temperature no longer."""
+        self.plan = replace(self.plan, num_cool_steps=self.step_count)
 
     def count_more_draws(self) -> None:
         """Let the last few draws of each image count from now on: maps of less noise, which follow more slowly."""
@@ -284,6 +297,7 @@ class GibbsSampling:
             "temperature": self.temperature,
             "step_count": self.step_count,
             "most_draws": self.most_draws,
+            "num_cool_steps": self.plan.num_cool_steps,
             "mean_square_px": self.shift_prior.mean_square_px,
         }
 
@@ -293,6 +307,7 @@ class GibbsSampling:
         for name in ("log_evidence", "unexplained", "scale", "temperature"):
             setattr(self, name, saved[name].to(state.device))
         self.step_count, self.most_draws = saved["step_count"], saved["most_draws"]
+        self.plan = replace(self.plan, num_cool_steps=saved["num_cool_steps"])
         self.shift_prior = self.shift_prior.learned(saved["mean_square_px"])
         self._laid = [[_restored(laid, state.device) for laid in kept] for kept in saved["laid"]]
         self.lay_anew(state)

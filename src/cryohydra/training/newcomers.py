@@ -68,7 +68,8 @@ class Newcomers:
         self.doubted = doubted if saved is None else Doubted(tuple(saved["classes"]), saved["members"].cpu())
         num_maps, num_images = len(self.doubted.classes), len(self.doubted.members)
         sweep = num_parts_of(num_images, num_maps)
-        self.plan = replace(plan, num_steps=_NUM_SWEEPS * sweep, num_warm_steps=_NUM_WARM_SWEEPS * sweep, level=_LEVEL)
+        steps = {"num_steps": _NUM_SWEEPS * sweep, "num_warm_steps": _NUM_WARM_SWEEPS * sweep, "num_cool_steps": 0}
+        self.plan = replace(plan, **steps, level=_LEVEL)
         self._yardstick, self._evidence_before = self._ask_classes(state) if saved is None else _asked(state, saved)
         self._best: tuple[Tensor, Float[Tensor, "m"]] | None = None if saved is None else saved["best"]
         """Maps, and the evidence of each image in maps that it is no part of."""
