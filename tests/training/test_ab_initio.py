@@ -58,6 +58,7 @@ def test_where_classes_are_told_a_small_gain_ends_it(
     begun: tuple[TrainingState, AbInitio], nats: float, is_done: bool
 ) -> None:
     state, stage = begun
+    stage.sampling.cool()
     num_steps = 4 * stage.sampling.num_parts
     # In four visits to each image a two-hundredth of the evidence.
     stage.gains = [0.0] * stage.annealing.num_warm_steps + [99.5] * num_steps + [100.0] * (num_steps - 1)
@@ -72,6 +73,7 @@ def test_maps_that_hardly_climb_settle_on_more_draws_before_they_are_done(
 ) -> None:
     state, stage = begun
     sweep, warm = stage.sampling.num_parts, [0.0] * stage.annealing.num_warm_steps
+    stage.sampling.cool()
     stage.sampling.log_evidence = torch.zeros(NUM_IMAGES, 2)
     stage.gains = warm + [97.0] * 5 * sweep + [100.0] * 5 * sweep
     assert not stage._has_settled() and stage.sampling.most_draws == 1
@@ -87,10 +89,42 @@ def test_maps_that_hardly_climb_settle_on_more_draws_before_they_are_done(
 def test_in_the_last_quarter_of_its_steps_maps_settle_however_they_climb(begun: tuple[TrainingState, AbInitio]) -> None:
     state, stage = begun
     num_steps = stage.annealing.num_steps
+    stage.sampling.cool()
     stage.gains = [1.5**step for step in range(3 * num_steps // 4)]
     assert not stage._has_settled() and stage.sampling.most_draws == 1
     stage.gains.append(stage.gains[-1])
     assert not stage._has_settled() and stage.sampling.most_draws > 1
+
+
+def test_maps_cool_slowly_and_settle_once_they_are_cold(begun: tuple[TrainingState, AbInitio]) -> None:
+    """An unsure image of two classes: neither ends before, however little is gained."""
+    state, stage = begun
+    plan = stage.annealing
+    temperature = [plan.temperature(step) for step in range(plan.num_steps)]
+    assert temperature[: plan.num_hot_steps + 1] == [plan.first_temperature] * (plan.num_hot_steps + 1)
+    assert sorted(temperature, reverse=True) == temperature and 0 < plan.num_hot_steps < plan.num_cool_steps
+    assert temperature[plan.num_cool_steps - 1] > 1 == temperature[plan.num_cool_steps]
+    stage.sampling.log_evidence = torch.zeros(NUM_IMAGES, 2)
+    stage.gains = [100.0] * plan.num_cool_steps
+    stage.sampling.step_count = plan.num_cool_steps - 1
+    assert not stage._has_settled() and stage.settles_from is None
+    stage.sampling.step_count += 1
+    # What was gained while it cooled says nothing of what is gained now.
+    assert not stage._has_settled() and stage.settles_from is None
+    stage.gains += [100.0] * 10 * stage.sampling.num_parts
+    assert not stage._has_settled() and stage.settles_from == len(stage.gains)
+
+
+@pytest.mark.parametrize(("nats", "is_cold"), [(0.0, False), (50.0, True)])
+def test_where_classes_are_told_maps_are_cold_at_once(
+    begun: tuple[TrainingState, AbInitio], nats: float, is_cold: bool
+) -> None:
+    state, stage = begun
+    sampling = stage.sampling
+    sampling.log_evidence = torch.tensor([nats, 0.0]).repeat(NUM_IMAGES, 1)
+    sampling.step_count = 2 * sampling.num_parts
+    assert not stage._has_settled() and sampling.is_cold == is_cold
+    assert (sampling.plan.temperature(sampling.step_count) == 1) == is_cold
 
 
 def test_a_handful_of_images_is_no_reason_to_fail(prepare: Callable[..., Any], tmp_path: Path) -> None:
@@ -147,6 +181,7 @@ def test_going_on_equals_not_stopping(
     state, stage = begun
     for step in range(9):
         if settles and step == 2:
+            stage.sampling.cool()
             stage.sampling.count_more_draws()
         stage.step(state, stage.sampling.next_members())
     trainer, _ = prepare(

@@ -1,5 +1,6 @@
 """Maps that climb at poses drawn in the maps of all other images."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,9 @@ def begun(two_structures: Path, prepare: Callable[..., Any], tmp_path: Path) -> 
     state, plan = trainer.state, trainer.stages[0].annealing
     state.generator.manual_seed(0)
     ground = Ground.of(state, plan.last_radius)
-    return state, GibbsSampling.from_nothing(state, ground, replace(plan, num_steps=90), MEMBERS, num_maps=2)
+    return state, GibbsSampling.from_nothing(
+        state, ground, replace(plan, num_steps=90, num_cool_steps=0), MEMBERS, num_maps=2
+    )
 
 
 def test_classes_and_poses_are_found(begun: tuple[TrainingState, GibbsSampling], two_structures: Path) -> None:
@@ -155,3 +158,18 @@ def test_a_close_look_tells_what_many_visits_do(begun: tuple[TrainingState, Gibb
     by_visits = sampling.evidence.mean()
     sampling.look_closely(state, sampling.yardstick)
     assert float(sampling.evidence.mean()) == pytest.approx(float(by_visits), rel=0.3)
+
+
+def test_heat_makes_images_noisier(begun: tuple[TrainingState, GibbsSampling]) -> None:
+    """Twice as hot, log likelihoods of the same poses differ by half."""
+    state, sampling = begun
+    cold = copy.deepcopy(sampling)
+    sampling.plan = replace(sampling.plan, first_temperature=2.0, num_hot_steps=1000, num_cool_steps=1001)
+    drawn = state.generator.get_state()
+    said = []
+    for one in (sampling, cold):
+        state.generator.set_state(drawn)
+        one.step(state)
+        said.append(one.log_evidence[one.part == 0].logsumexp(1).mean())
+    assert 0 < said[0] < said[1] / 1.5
+    assert not sampling.is_cold and cold.is_cold

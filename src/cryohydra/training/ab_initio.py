@@ -22,8 +22,8 @@ from cryohydra.training.state import SURE, TrainingState
 
 SWEEPS_OF_AN_EPOCH = 5
 _SWEEPS_TO_SLOW, _LITTLE_GAIN = 5, 0.01
-"""In the last band and cold, over all images, whose mean evidence is compared with that of as many before; and the part of it by
-which it must have grown while maps climb."""
+"""In the last band and cold, over all images, whose mean evidence is compared with that of as many before; and the part
+of it by which it must have grown while maps climb."""
 _MOST_CLIMBING = 0.75
 """Part of all steps, at most, in which maps climb; in the rest they settle."""
 _SWEEPS_TO_SETTLE, _LEAST_GAIN = 6, 0.003
