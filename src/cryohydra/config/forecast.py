@@ -22,7 +22,8 @@ from cryohydra.training.stage import Stage
 _BYTES_OF_OPTICS = 100
 """Of each image: optics, and where it is in its file."""
 _SETTLING_SWEEPS = 30
-"""Over the images of ab initio in its last band, to climb and to settle; where classes are told soon, fewer."""
+"""Over the images of ab initio in its last band: between the 15 where classes are told soon, and the 40 and more in
+which maps cool slowly."""
 _SEARCHING_PASSES = 2
 """Over all images; the third finds that steps do as well."""
 _SETTLING_PASSES = 4
@@ -180,7 +181,7 @@ def _ab_initio(stage: AbInitio, measured: Rehearsal) -> StageForecast:
         return sum(costs[min(costs, key=lambda one: abs(one - radius))].seconds for radius in radii)  # noqa: B023
 
     usual, most = _usual_steps(stage), stage.max_images // stage.batch_size
-    course = f"{usual} steps of {stage.batch_size} images if maps settle at once; at most {most}"
+    course = f"{usual} steps of {stage.batch_size} images, fewer where classes are told soon; at most {most}"
     return StageForecast(stage.name, seconds_of(usual), seconds_of(most), course)
 
 
