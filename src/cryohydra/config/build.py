@@ -47,9 +47,9 @@ _AB_INITIO_SHARE = 0.7
 """Of the visits in which poses may be searched, how many may go to finding maps; the rest is the search's."""
 _NUM_SWEEPS, _SWEEPS_OF_SEEDS = 100, 10
 """Of ab initio over its images; fewer where every class has a map: only its scale and images' shifts are found."""
-_HOT_SWEEPS, _COOL_SWEEPS, _MOST_COOLING = 10, 45, 0.75
+_HOT_SWEEPS, _COOL_SWEEPS, _MOST_COOLING = 10, 70, 0.75
 """Of these: in how many it is as hot as at first, and after how many it is cold; the latter's part of all, at most."""
-_FEWEST_FOR_MAPS, _IMAGES_OF_A_MAP = 2000, 1000
+_FEWEST_FOR_MAPS, _IMAGES_OF_A_MAP = 2000, 500
 """Images on which maps climb in ab initio, of all classes together and for each."""
 _SEARCH_BATCH, _SEARCH_BATCH_ON_GPU = 512, 4096
 """Images at a time, at least, in the search; what it holds of their scores is bounded besides."""
