@@ -97,7 +97,7 @@ def test_in_the_last_quarter_of_its_steps_maps_settle_however_they_climb(begun: 
 
 
 def test_maps_cool_slowly_and_settle_once_they_are_cold(begun: tuple[TrainingState, AbInitio]) -> None:
-    """An unsure image of two classes: neither ends before, however little is gained."""
+    """However little is gained on the way, where images are unsure of their classes."""
     state, stage = begun
     plan = stage.annealing
     temperature = [plan.temperature(step) for step in range(plan.num_steps)]
