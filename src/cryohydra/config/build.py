@@ -27,7 +27,7 @@ from cryohydra.model.encoder import ConvolutionalEncoder
 from cryohydra.model.mixture import Mixture, build_mixture
 from cryohydra.model.tables import ClassScores, Conformation, ConformationTable, PoseTable
 from cryohydra.physics.noise import NoiseSpectrum, spectrum_of_corners
-from cryohydra.training.ab_initio import AbInitio
+from cryohydra.training.ab_initio import MOST_CLIMBING, AbInitio
 from cryohydra.training.annealing import Annealing
 from cryohydra.training.gibbs import num_parts_of
 from cryohydra.training.gradient_search import GradientSearch
@@ -47,8 +47,8 @@ _AB_INITIO_SHARE = 0.7
 """Of the visits in which poses may be searched, how many may go to finding maps; the rest is the search's."""
 _NUM_SWEEPS, _SWEEPS_OF_SEEDS = 100, 10
 """Of ab initio over its images; fewer where every class has a map: only its scale and images' shifts are found."""
-_HOT_SWEEPS, _COOL_SWEEPS, _MOST_COOLING = 10, 70, 0.75
-"""Of these: in how many it is as hot as at first, and after how many it is cold; the latter's part of all, at most."""
+_HOT_SWEEPS, _COOL_SWEEPS = 10, 70
+"""Of these: in how many it is as hot as at first, and after how many it is cold; before it settles, however few."""
 _FEWEST_FOR_MAPS, _IMAGES_OF_A_MAP = 2000, 500
 """Images on which maps climb in ab initio, of all classes together and for each."""
 _SEARCH_BATCH, _SEARCH_BATCH_ON_GPU = 512, 4096
@@ -195,7 +195,7 @@ def _ab_initio(settings: Settings, state: TrainingState, bound: int) -> AbInitio
     affordable = min(bound - len(state), int(_AB_INITIO_SHARE * bound))
     num_steps = max(1, min(num_sweeps * num_parts, affordable * num_parts // num_images))
     # Maps that are all known need not be found.
-    num_cool_steps = 0 if has_all else min(_COOL_SWEEPS * num_parts, int(_MOST_COOLING * num_steps))
+    num_cool_steps = 0 if has_all else min(_COOL_SWEEPS * num_parts, int(MOST_CLIMBING * num_steps))
     annealing = Annealing(
         num_steps=num_steps,
         num_hot_steps=_HOT_SWEEPS * num_cool_steps // _COOL_SWEEPS,

@@ -22,8 +22,8 @@ from cryohydra.training.stage import Stage
 _BYTES_OF_OPTICS = 100
 """Of each image: optics, and where it is in its file."""
 _SETTLING_SWEEPS = 30
-"""Over the images of ab initio in its last band: between the 15 where classes are told soon, and the 40 and more in
-which maps cool slowly."""
+"""Over the images of ab initio in its last band: between the 15 where classes are told soon, and the 80 or so if
+maps cool slowly."""
 _SEARCHING_PASSES = 2
 """Over all images; the third finds that steps do as well."""
 _SETTLING_PASSES = 4

@@ -24,7 +24,7 @@ SWEEPS_OF_AN_EPOCH = 5
 _SWEEPS_TO_SLOW, _LITTLE_GAIN = 5, 0.01
 """In the last band and cold, over all images, whose mean evidence is compared with that of as many before; and the part
 of it by which it must have grown while maps climb."""
-_MOST_CLIMBING = 0.75
+MOST_CLIMBING = 0.75
 """Part of all steps, at most, in which maps climb; in the rest they settle."""
 _SWEEPS_TO_SETTLE, _LEAST_GAIN = 6, 0.003
 """The same while they settle."""
@@ -116,7 +116,7 @@ class AbInitio(Stage):
             return self._gains_less(_LEAST_GAIN, _SWEEPS_TO_SETTLE)
         if (
             self._gains_less(_LITTLE_GAIN, _SWEEPS_TO_SLOW)
-            or len(self.gains) > _MOST_CLIMBING * self.annealing.num_steps
+            or len(self.gains) > MOST_CLIMBING * self.annealing.num_steps
         ):
             sampling.count_more_draws()
             self.settles_from = len(self.gains)
