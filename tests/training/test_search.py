@@ -173,9 +173,8 @@ def test_newcomers_that_were_stopped_go_on_with_the_next_attempt(
 ) -> None:
     state, stage = begun
     monkeypatch.setattr(newcomers, "_NUM_SWEEPS", 1)
-    monkeypatch.setattr(Doubted, "of", lambda state: Doubted((0, 1), ROWS))
     ways_out = stage.ways_out
-    ways_out.are_newcomers_due = True
+    ways_out.doubted = Doubted((0, 1), ROWS)
     while ways_out.newcomers is None or ways_out.newcomers.num_attempts < 2:
         stage.step(state, ROWS[:0])
     saved = stage.state_dict()

@@ -65,7 +65,7 @@ class Newcomers:
     def __init__(self, state: TrainingState, plan: Annealing, doubted: Doubted, saved: dict[str, Any] | None = None):
         """Begin the first attempt, or the next one of those that were saved (`state_dict`)."""
         self.ground = Ground.of(state, plan.last_radius)
-        self.doubted = doubted if saved is None else Doubted(tuple(saved["classes"]), saved["members"].cpu())
+        self.doubted = doubted
         num_maps, num_images = len(self.doubted.classes), len(self.doubted.members)
         sweep = num_parts_of(num_images, num_maps)
         steps = {"num_steps": _NUM_SWEEPS * sweep, "num_warm_steps": _NUM_WARM_SWEEPS * sweep, "num_cool_steps": 0}
@@ -100,8 +100,6 @@ class Newcomers:
     def state_dict(self) -> dict[str, Any]:
         """What the attempts that are over have come to; one that was cut short begins anew."""
         return {
-            "classes": self.doubted.classes,
-            "members": self.doubted.members,
             "unexplained": self._yardstick.unexplained,
             "mean_square_px": self._yardstick.shift_prior.mean_square_px,
             "evidence_before": self._evidence_before,

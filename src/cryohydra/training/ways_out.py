@@ -14,7 +14,7 @@ _NEEDED = 1.0
 """Nats for each of its images by which a class must be missed to stay when classes are pruned."""
 _MOST_CALLS = 2
 """For newcomers; for a second only if the first were of use."""
-_SAVED = ("are_newcomers_due", "prunes", "num_pruned", "kept_before_calls")
+_SAVED = ("prunes", "num_pruned", "kept_before_calls")
 
 
 class WaysOut:
@@ -30,14 +30,19 @@ class WaysOut:
         """
         self.reseeding = Reseeding(most_trials)
         self.plan_of_newcomers = newcomers
-        self.are_newcomers_due = False
-        """Whether newcomers are to climb before the next pass."""
+        self.doubted: Doubted | None = None
+        """In whose place newcomers are to climb before the next pass; None if none are due."""
         self.kept_before_calls: list[int] = []
         """For each call for newcomers, how many trials had been kept by then."""
         self.newcomers: Newcomers | None = None
         self._attempts_before: dict[str, Any] | None = None
         """Attempts of newcomers that were over when the training was stopped."""
         self.prunes, self.num_pruned = prunes, 0
+
+    @property
+    def are_newcomers_due(self) -> bool:
+        """Whether newcomers are to climb before the next pass."""
+        return self.doubted is not None
 
     def open(self, state: TrainingState, is_in_doubt: bool) -> bool:
         """Judge what is on trial, and look for another way out of where a search has settled: whether there is one.
@@ -47,7 +52,7 @@ class WaysOut:
         """
         if self.reseeding.settled(state):
             return True
-        self.are_newcomers_due = is_in_doubt and self._may_call() and Doubted.of(state) is not None
+        self.doubted = Doubted.of(state) if is_in_doubt and self._may_call() else None
         return self.are_newcomers_due or self._prune(state)
 
     def climb(self, state: TrainingState) -> tuple[StepResult, bool]:
@@ -57,15 +62,14 @@ class WaysOut:
             How the step went, and whether the search goes on.
         """
         if self.newcomers is None:
-            doubted = Doubted.of(state)
-            assert self.plan_of_newcomers is not None and doubted is not None
-            self.newcomers = Newcomers(state, self.plan_of_newcomers, doubted, self._attempts_before)
+            assert self.plan_of_newcomers is not None and self.doubted is not None
+            self.newcomers = Newcomers(state, self.plan_of_newcomers, self.doubted, self._attempts_before)
             self._attempts_before = None
         newcomers, goes_on = self.newcomers, True
         gain, note = newcomers.step(state)
         if newcomers.is_done:
             self.kept_before_calls.append(self.reseeding.num_kept)
-            self.newcomers, self.are_newcomers_due, maps = None, False, newcomers.chosen()
+            self.newcomers, self.doubted, maps = None, None, newcomers.chosen()
             if maps is None:
                 goes_on = self._prune(state)
             else:
@@ -90,13 +94,16 @@ class WaysOut:
         """Tensors and plain values; an attempt of newcomers that was cut short begins anew."""
         attempts = self._attempts_before if self.newcomers is None else self.newcomers.state_dict()
         saved = {name: getattr(self, name) for name in _SAVED}
-        return saved | {"reseeding": self.reseeding.state_dict(), "attempts": attempts}
+        doubted = None if self.doubted is None else vars(self.doubted)
+        return saved | {"reseeding": self.reseeding.state_dict(), "doubted": doubted, "attempts": attempts}
 
     def load_state_dict(self, state: TrainingState, saved: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
         for name in _SAVED:
             setattr(self, name, saved[name])
         self.reseeding.load_state_dict(state, saved["reseeding"])
+        doubted = saved["doubted"]
+        self.doubted = None if doubted is None else Doubted(tuple(doubted["classes"]), doubted["members"].cpu())
         self._attempts_before = saved["attempts"]
 
     def _may_call(self) -> bool:
