@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from cryohydra.errors import InputMismatch
 from cryohydra.io.latents import read_latents
 from cryohydra.io.mrc import read_map
 from cryohydra.io.run_folder import RunFolder, read_status
@@ -101,6 +102,19 @@ def test_an_interrupt_in_any_stage_saves_and_can_be_continued(
     latents = _latents(tmp_path / "run")
     assert np.isfinite(latents.rotation).all()
     np.testing.assert_allclose(latents.class_probability.sum(1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("stage", ["ab initio", "search", "refinement"])
+def test_a_checkpoint_of_another_version_says_so(prepare: Callable[..., Any], tmp_path: Path, stage: str) -> None:
+    trainer, _ = prepare(tmp_path / "run", stop_in=stage)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    run = RunFolder(tmp_path / "run")
+    trainer, _ = prepare(tmp_path / "run", load=run.weights_path(run.latest_epoch()))
+    # What an earlier version did not keep.
+    trainer.stage_state["stage"].popitem()
+    with pytest.raises(InputMismatch, match=f"middle of {stage} .*another version"):
+        trainer.run()
 
 
 def test_a_pass_that_was_cut_short_begins_anew_with_all_its_images(prepare: Callable[..., Any], tmp_path: Path) -> None:

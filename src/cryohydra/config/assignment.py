@@ -8,16 +8,11 @@ import torch
 
 from cryohydra._typing import Float, Tensor
 from cryohydra.analysis.run import Run
-from cryohydra.config.build import (
-    build_refinement,
-    build_state,
-    normalisation_of,
-    search_batch,
-    widest_radius,
-)
+from cryohydra.config.build import build_state, normalisation_of
 from cryohydra.config.files import read_configs
 from cryohydra.config.inputs import open_input
 from cryohydra.config.settings import Settings
+from cryohydra.config.stages import build_refinement, search_batch, widest_radius
 from cryohydra.data.particles import ParticleSet
 from cryohydra.errors import InputMismatch, UserError
 from cryohydra.inference.pose_search import POSE_SEARCHES

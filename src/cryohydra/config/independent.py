@@ -5,8 +5,9 @@ from dataclasses import replace
 import torch
 
 from cryohydra._typing import Float, Int, Tensor
-from cryohydra.config.build import build_search, build_state, normalisation_of, widest_radius
+from cryohydra.config.build import build_state, normalisation_of
 from cryohydra.config.settings import Settings
+from cryohydra.config.stages import build_search, widest_radius
 from cryohydra.data.particles import ParticleSet
 from cryohydra.data.sources import Subset
 from cryohydra.errors import UserError

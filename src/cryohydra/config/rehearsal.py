@@ -16,9 +16,10 @@ from typing import Any
 import torch
 
 from cryohydra._typing import Float, Int, Tensor
-from cryohydra.config.build import build_training, stages_of
+from cryohydra.config.build import build_training
 from cryohydra.config.measured import Cost, Linear, measure, measure_batches, peak_bytes
 from cryohydra.config.settings import Settings
+from cryohydra.config.stages import stages_of
 from cryohydra.data.loader import PreparedImages
 from cryohydra.data.normalisation import Normalisation
 from cryohydra.inference.partition import part_of

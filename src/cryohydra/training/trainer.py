@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from cryohydra.errors import InputMismatch
 from cryohydra.training.listener import Listener
 from cryohydra.training.monitor import Monitor
 from cryohydra.training.outputs import EpochWriter
@@ -71,7 +72,7 @@ class Trainer:
         if self.stage_state is not None and number == self.first_stage:
             # What beginning draws was drawn before the stop.
             state.generator.set_state(drawn_before)
-            stage.load_state_dict(state, self.stage_state["stage"])
+            self._go_on(stage, self.stage_state["stage"])
             seen = self.stage_state["seen"]
         self.listener.stage_begins(stage.name, max(stage.max_images - seen, 0))
         monitor.stage_begins(stage.name, stage.max_images, seen)
@@ -106,3 +107,12 @@ class Trainer:
         if self.save_interval:
             monitor.epoch_ended(state)
         self.listener.stage_ends(sentence)
+
+    def _go_on(self, stage: Stage, saved: dict[str, Any]) -> None:
+        try:
+            stage.load_state_dict(self.state, saved)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise InputMismatch(
+                f"The last checkpoint is of the middle of {stage.name} and was written by another version of this "
+                "program, which keeps other things of it. Continue with that version, or train anew without --load."
+            ) from error
