@@ -97,6 +97,10 @@ def test_classes_missed_least_are_doubted_with_the_images_that_are_theirs(
     doubted = Doubted.of(state)
     assert doubted is not None and doubted.classes == (1, 3)
     assert torch.equal(doubted.members, EVERY[200:])
+    # Images that may be of theirs, though likelier of another's.
+    state.classes.log_evidence[:20] = torch.tensor([2.5, 1.5, 0.0, 0.0])
+    doubted = Doubted.of(state)
+    assert doubted is not None and torch.equal(doubted.members, torch.cat([EVERY[:20], EVERY[200:]]))
     # Where these have too few images, the next class is doubted too, as long as it is not clearly missed.
     few = torch.cat([torch.tensor([8.0, 0.0, 0.0, 0.0]).expand(280, 4), evidence[100:200], evidence[380:]])
     for clearer, expected in ((1.0, (0, 1, 3)), (10.0, (1, 3))):

@@ -24,6 +24,9 @@ _FEWEST_DOUBTED = 2
 _ENOUGH_IMAGES, _FEWEST_IMAGES = 150, 50
 """For each map: more classes are doubted until there are enough, since what two tiny classes lack lies in the next one,
 which shows nothing clearly either; and what there must be."""
+_LEAST_PROBABILITY = 0.15
+"""Of all doubted classes together, from which on an image is one of theirs. Maps that show no poses hold few images of
+their complex for sure: with those that may be of it there are enough, among more strangers."""
 _NUM_ATTEMPTS = 4
 _NUM_SWEEPS, _NUM_WARM_SWEEPS = 100, 35
 """Over the images of an attempt: so few find their poses late."""
@@ -39,7 +42,7 @@ class Doubted:
 
     classes: tuple[int, ...]
     members: Int[Tensor, "m"]
-    """Images that are likelier of one of these than of all others; some of them, where they are many."""
+    """Images that may well be of one of these; some of them, where they are many."""
 
     @classmethod
     def of(cls, state: TrainingState) -> "Doubted | None":
@@ -138,13 +141,13 @@ class Newcomers:
 
 
 def _missed_least(state: TrainingState, num_classes: int) -> tuple[tuple[int, ...], Int[Tensor, "m"]]:
-    """So many classes, fewer if others are clearly missed; images likelier of one of these than of all others."""
+    """So many classes, fewer if others are clearly missed; images that may well be of one of these."""
     stays = None if state.seeds is None else state.seeds.is_seeded
     evidence, num_kept = state.classes.log_evidence, max(state.num_classes - num_classes, 1)
     kept = without_the_least_missed(evidence, num_kept, CLEARLY_MISSED, stays).tolist()
     classes = tuple(k for k in range(state.num_classes) if k not in kept)
     probability = state.classes.log_posterior()[:, list(classes)].exp().sum(1)
-    return classes, torch.nonzero(probability > 0.5)[:, 0].cpu()
+    return classes, torch.nonzero(probability > _LEAST_PROBABILITY)[:, 0].cpu()
 
 
 def _asked(state: TrainingState, saved: dict[str, Any]) -> tuple[Yardstick, Float[Tensor, "m"]]:
