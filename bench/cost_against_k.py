@@ -29,7 +29,8 @@ from cryohydra.inference.reconstruction import particle_mask
 from cryohydra.io.run_folder import RunFolder
 from cryohydra.physics.pose import Pose
 from cryohydra.training.map_pass import MapPass
-from cryohydra.training.search import PASSES_OVER_ALL_CLASSES, Searching
+from cryohydra.training.search import Searching
+from cryohydra.training.search_pass import PASSES_OVER_ALL_CLASSES
 from cryohydra.training.stage import Stage
 from cryohydra.training.state import TrainingState
 

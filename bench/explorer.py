@@ -16,7 +16,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from cryohydra.cli.explore import build_explorer
 from cryohydra.explorer.server import ExplorerServer, serving
-from cryohydra.fields.mlp import MLPFieldConfig
+from cryohydra.fields.mlp import MLPField, MLPFieldConfig
 from cryohydra.io.latents import Latents, write_latents
 from cryohydra.io.run_folder import RunFolder
 from cryohydra.model.checkpoint import Checkpoint, save_checkpoint
@@ -49,6 +49,7 @@ def write_run(path: Path, num_particles: int) -> None:
     generator = torch.Generator().manual_seed(0)
     mixture = build_mixture(field, num_classes=NUM_CLASSES, box_size=BOX_SIZE, z_dim=Z_DIM, generator=generator)
     for one in mixture.fields:
+        assert isinstance(one, MLPField)
         # As densities fall off: without it a surface would be one of noise, with far more triangles.
         one.set_radial_amplitude(torch.exp(-0.5 * (torch.arange(BOX_SIZE // 2 + 1) / 6) ** 2))
     save_checkpoint(

@@ -99,7 +99,7 @@ def _known_radius(values: dict[str, Any]) -> int:
     from cryohydra.data.inspection import inspect_particles
 
     found = inspect_particles(Path(values["particles"]))
-    assert found.survey is not None
+    assert found.survey is not None and found.table is not None
     return found.survey.known_radius(len(found.table) / values["n_classes"])
 
 
@@ -112,7 +112,7 @@ def _foresee(values: dict[str, Any], num_images: int, known_radius: int, counts_
     from cryohydra.config.rehearsal import rehearse
 
     if counts_cpu:
-        measured.time = SimpleNamespace(perf_counter=time.process_time)  # type: ignore[attr-defined]
+        measured.time = SimpleNamespace(perf_counter=time.process_time)  # type: ignore[assignment]
     settings = read_settings(values).settings
     rehearsal = rehearse(settings, num_images, known_radius, lambda sentence: None)
     forecast = foresee(settings, open_input(settings.model_copy(update={"lazy": True})).source, rehearsal)

@@ -12,7 +12,7 @@ from cryohydra.config.build import build_state, normalisation_of
 from cryohydra.config.files import read_configs
 from cryohydra.config.inputs import open_input
 from cryohydra.config.settings import Settings
-from cryohydra.config.stages import build_refinement, search_batch, widest_radius
+from cryohydra.config.stages import build_refinement, grids_of, search_batch, widest_radius
 from cryohydra.data.particles import ParticleSet
 from cryohydra.errors import InputMismatch, UserError
 from cryohydra.inference.pose_search import POSE_SEARCHES
@@ -22,13 +22,11 @@ from cryohydra.training.assigning import Assigning, KnownSpread
 from cryohydra.training.independent_half import start_from_maps
 from cryohydra.training.listener import Listener
 from cryohydra.training.outputs import EpochWriter
-from cryohydra.training.search import plan_search
+from cryohydra.training.search import SEARCHED_RADIUS
 from cryohydra.training.stage import Stage
 from cryohydra.training.state import TrainingState
 from cryohydra.training.trainer import Trainer
 
-_SEARCHED_RADIUS = 16
-"""In Fourier pixels: as far as grids of poses are compared, as in the training's search."""
 _MOST_EPOCHS = 10
 """In which conformations settle in fields that do not move; few suffice from where they start."""
 _WORTH_OF_SHARES = 100.0
@@ -154,17 +152,9 @@ def _take_over(run: Run, checkpoint: Checkpoint, settings: Settings, state: Trai
 def _stages(run: Run, settings: Settings, state: TrainingState) -> list[Stage]:
     assert state.maps is not None
     radius = state.maps.lattice.radius
-    plan = plan_search(
-        min(radius, _SEARCHED_RADIUS),
-        base_level=settings.base_healpy,
-        num_refinements=settings.n_iter,
-        box_size=state.images.box_size,
-        shifts=state.shift_prior,
-        num_kept=settings.n_kept_poses,
-    )
     assigning = Assigning(
         POSE_SEARCHES["sliced"],
-        plan,
+        grids_of(settings, state, min(radius, SEARCHED_RADIUS)),
         radius=radius,
         num_images=len(state),
         batch_size=search_batch(settings, state),

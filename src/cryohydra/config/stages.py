@@ -8,6 +8,7 @@ from cryohydra.fourier.band import largest_radius
 from cryohydra.inference.likelihood import GaussianLikelihood, Likelihood, PixelMeanLikelihood
 from cryohydra.inference.local_search import LocalSteps
 from cryohydra.inference.pose_search import POSE_SEARCHES
+from cryohydra.inference.pose_search.base import SearchPlan
 from cryohydra.training.ab_initio import MOST_CLIMBING, AbInitio
 from cryohydra.training.annealing import Annealing
 from cryohydra.training.gibbs import num_parts_of
@@ -120,6 +121,18 @@ def build_search(
     )
 
 
+def grids_of(settings: Settings, state: TrainingState, radius: int) -> SearchPlan:
+    """Grids of poses up to a radius in Fourier pixels, for one search of images."""
+    return plan_search(
+        radius,
+        base_level=settings.base_healpy,
+        num_refinements=settings.n_iter,
+        box_size=state.images.box_size,
+        shifts=state.shift_prior,
+        num_kept=settings.n_kept_poses,
+    )
+
+
 def search_batch(settings: Settings, state: TrainingState) -> int:
     """Images at a time of a search."""
     usual = _SEARCH_BATCH_ON_GPU if state.device.type == "cuda" else _SEARCH_BATCH
@@ -156,18 +169,9 @@ def _pretraining(settings: Settings, state: TrainingState) -> KnownPoses:
 
 
 def _gradient_search(settings: Settings, state: TrainingState, bound: int) -> GradientSearch:
-    box_size = state.images.box_size
-    radius = min(settings.l_end, widest_radius(settings, box_size))
-    plan = plan_search(
-        radius,
-        base_level=settings.base_healpy,
-        num_refinements=settings.n_iter,
-        box_size=box_size,
-        shifts=state.shift_prior,
-        num_kept=settings.n_kept_poses,
-    )
+    radius = min(settings.l_end, widest_radius(settings, state.images.box_size))
     return GradientSearch(
-        POSE_SEARCHES["sliced"](plan),
+        POSE_SEARCHES["sliced"](grids_of(settings, state, radius)),
         build_refinement(settings, state),
         settings.search,
         max_images=bound,

@@ -27,7 +27,7 @@ from cryohydra.training.ways_out import WaysOut
 
 _BREADTH = 8
 """How many times as many poses an image in doubt keeps."""
-_SEARCHED_RADIUS = 16
+SEARCHED_RADIUS = 16
 """In Fourier pixels: what two levels of the default grids resolve."""
 _LEAST_GAIN, _LEAST_GAIN_ON_TRIAL = 0.01, 0.001
 """Part of the evidence that a pass must add for the search to go on; a class in two is told by few of the images."""
@@ -180,7 +180,7 @@ class Searching(Stage):
 
     def _search(self, state: TrainingState) -> PoseSearch:
         plan = plan_search(
-            min(self.radius, _SEARCHED_RADIUS),
+            min(self.radius, SEARCHED_RADIUS),
             base_level=self.base_level,
             num_refinements=self.num_refinements,
             box_size=state.images.box_size,
