@@ -17,6 +17,7 @@ from cryohydra.training import reseeding
 from cryohydra.training.map_pass import MapPass
 from cryohydra.training.reseeding import Reseeding, class_there_twice, find_split
 from cryohydra.training.state import TrainingState
+from cryohydra.training.strangers import find_strangers
 
 NUM_IMAGES, RADIUS = 400, 6  # as many as `two_structures` has
 ROWS = torch.arange(NUM_IMAGES)
@@ -54,12 +55,12 @@ def _weigh(state: TrainingState) -> None:
 
 def test_two_structures_in_one_class_are_parted(state: TrainingState, two_structures: Path) -> None:
     trials = Reseeding(most_trials=1)
-    assert trials.settled(state) and trials.is_on_trial
+    assert trials.settled(state, is_in_doubt=True) and trials.is_on_trial
     for _ in range(5):
         _weigh(state)
         _solve(state)
     _weigh(state)
-    assert not trials.settled(state) and trials.num_kept == 1
+    assert not trials.settled(state, is_in_doubt=True) and trials.num_kept == 1
     found = state.classes.log_posterior().argmax(1).numpy()
     is_same = found == read_truth(two_structures).labels
     assert max(is_same.mean(), 1 - is_same.mean()) > 0.95
@@ -67,7 +68,7 @@ def test_two_structures_in_one_class_are_parted(state: TrainingState, two_struct
 
 def test_what_explains_better_is_kept_at_once(state: TrainingState) -> None:
     trials = Reseeding(most_trials=1)
-    trials.settled(state)
+    trials.settled(state, is_in_doubt=True)
     state.classes.log_evidence -= 1.0
     trials.keep_if_better(state)
     assert trials.is_on_trial and trials.num_kept == 0
@@ -78,7 +79,7 @@ def test_what_explains_better_is_kept_at_once(state: TrainingState) -> None:
 
 def test_a_trial_that_gains_a_little_for_ever_comes_to_an_end(state: TrainingState) -> None:
     trials = Reseeding(most_trials=1)
-    trials.settled(state)
+    trials.settled(state, is_in_doubt=True)
     state.classes.log_evidence -= 100.0
     for _ in range(reseeding._MOST_PASSES):
         assert not trials.has_had_its_time
@@ -116,13 +117,13 @@ def test_what_explains_no_better_is_put_back(state: TrainingState, monkeypatch: 
     before = {name: value.clone() for name, value in state.classes.state_dict().items()}
     poses, maps = state.poses.rotation.clone(), copy.deepcopy(state.maps)
     trials = Reseeding(most_trials=2)
-    assert trials.settled(state)
+    assert trials.settled(state, is_in_doubt=True)
     assert not torch.equal(state.maps.halves, maps.halves)
     # As well after a stop.
     trials.load_state_dict(state, trials.state_dict())
     state.poses.rotation.zero_()
     state.classes.log_evidence -= 5
-    assert not trials.settled(state) and trials.num_kept == 0
+    assert not trials.settled(state, is_in_doubt=True) and trials.num_kept == 0
     torch.testing.assert_close(state.maps.halves, maps.halves)
     torch.testing.assert_close(state.maps.values, maps.values)
     torch.testing.assert_close(state.poses.rotation, poses)
@@ -133,7 +134,7 @@ def test_what_explains_no_better_is_put_back(state: TrainingState, monkeypatch: 
 def test_classes_that_are_missed_are_left_alone(state: TrainingState, two_structures: Path) -> None:
     labels = torch.from_numpy(read_truth(two_structures).labels).long()
     state.classes.log_evidence[:] = 100 * torch.nn.functional.one_hot(labels, 2)
-    assert find_split(state) is None
+    assert find_split(state, is_in_doubt=True) is None
 
 
 def test_one_structure_is_not_parted(state: TrainingState, two_structures: Path) -> None:
@@ -149,9 +150,49 @@ def test_one_structure_is_not_parted(state: TrainingState, two_structures: Path)
     members = reseeding._members
     try:
         reseeding._members = lambda state, k: rows if k == 0 else members(state, k)[:0]
-        assert find_split(state) is None
+        assert find_split(state, is_in_doubt=True) is None
     finally:
         reseeding._members = members
+
+
+def test_what_a_class_explains_worst_gets_a_map_of_its_own(state: TrainingState, two_structures: Path) -> None:
+    """A few images of another structure, in a class that is told."""
+    labels = torch.from_numpy(read_truth(two_structures).labels).long()
+    strangers = ROWS[labels == 1][:20]
+    is_first = labels == 0
+    is_first[strangers] = True
+    state.classes.log_evidence[:] = 1000.0 * torch.nn.functional.one_hot((~is_first).long(), 2)
+    state.classes.update_weights()
+    _solve(state)
+    other = state.maps.values[1].flatten()
+    _weigh(state)
+    state.classes.log_evidence[is_first, 1] = -1000.0
+    found = find_strangers(state, [0, 1])
+    assert found is not None and found.class_index == 0
+    torch.testing.assert_close(found.sides[0], state.maps.values[0])
+    alike = [float(torch.nn.functional.cosine_similarity(side.flatten(), other, 0)) for side in found.sides]
+    assert alike[1] > 0.9 > alike[0], alike
+
+
+@pytest.mark.parametrize("is_in_doubt", [True, False])
+def test_strangers_are_set_apart_only_where_classes_are_told(
+    state: TrainingState, is_in_doubt: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reseeding, "_part", lambda state, k: None)
+    split = find_split(state, is_in_doubt)
+    assert (split is None) == is_in_doubt
+    if split is not None:
+        assert (split.free, split.parted) == (1, 0)
+
+
+def test_a_trial_is_not_judged_in_maps_that_may_be_of_its_judges(state: TrainingState) -> None:
+    trials = Reseeding(most_trials=1)
+    trials.try_out(state, [0, 1], state.maps.values)
+    state.classes.log_evidence += torch.linspace(1, 2, NUM_IMAGES)[:, None]
+    trials.keep_if_better(state)
+    assert trials.is_on_trial
+    trials.keep_if_better(state)
+    assert not trials.is_on_trial and trials.num_kept == 1
 
 
 def test_a_class_is_there_twice_if_its_images_are_surer_of_another_without_it() -> None:

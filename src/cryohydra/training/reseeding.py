@@ -2,7 +2,8 @@
 
 Expectation and maximisation never leave a state in which one class shows two structures while another shows none.
 A trial does: the class that is missed least is put in the place of one side of the class whose images are told apart
-best, the search goes on from there, and if images are not explained better than before, all is put back.
+best, or, where all classes are told, of the images that a class explains worst; the search goes on from there, and if
+images are not explained better than before, all is put back.
 """
 
 import copy
@@ -20,6 +21,7 @@ from cryohydra.inference.selection import CLEARLY_MISSED, is_better, without_the
 from cryohydra.inference.told_apart import ClassResiduals
 from cryohydra.training.class_variation import posed_images, vary
 from cryohydra.training.state import TrainingState
+from cryohydra.training.strangers import find_strangers
 
 _LEAST = 1e-20
 _FEWEST_TO_SPLIT = 100
@@ -27,8 +29,8 @@ _MOST_ASKED = 2000
 """Images of a class that are asked whether they differ."""
 _RESOLVED = 0.5
 """Correlation of half maps down to which differences are looked for."""
-_MOST_PASSES = 3
-"""In which a trial may show what it is worth: those that were kept explained images better in the first or second."""
+_FEWEST_PASSES, _MOST_PASSES = 2, 3
+"""In which a trial may show what it is worth. In the first, images are compared with maps that may be made of them."""
 _TABLES = ("poses", "classes")
 
 
@@ -41,7 +43,7 @@ class Split:
     parted: int
     """The class whose images differ."""
     sides: Float[Tensor, "2 n n n"]
-    """Its map on both sides of the component along which they differ."""
+    """Its map on both sides of the component along which they differ; or as it is, and that of its strangers."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,11 @@ class Reseeding:
         """Whether there is a trial of which nothing better is to be expected."""
         return self.is_on_trial and self.num_passes >= _MOST_PASSES
 
-    def settled(self, state: TrainingState) -> bool:
+    def settled(self, state: TrainingState, is_in_doubt: bool) -> bool:
         """Judge the trial that has settled, if there is one, and begin another if there is reason to.
+
+        Args:
+            is_in_doubt: Whether classes are not told well; then newcomers find what strangers cannot tell.
 
         Returns:
             Whether there is anything to go on with.
@@ -114,7 +119,7 @@ class Reseeding:
         num_kept, was_on_trial = self.num_kept, self.is_on_trial
         self.ended(state)
         is_in_vain = was_on_trial and self.num_kept == num_kept
-        split = find_split(state) if self.num_left and not is_in_vain else None
+        split = find_split(state, is_in_doubt) if self.num_left and not is_in_vain else None
         if split is None:
             return False
         self.num_left -= 1
@@ -139,17 +144,17 @@ class Reseeding:
             _share(state, classes, stems_from)
 
     def keep_if_better(self, state: TrainingState) -> None:
-        """Keep what is on trial, if images are explained better already; what is not goes on until it has settled."""
+        """After a pass, keep what is on trial if images are explained better; if not, it goes on until it settles."""
         if self._before is None:
             return
         self.num_passes += 1
-        if self._before.is_bettered(state):
-            self.num_kept += 1
-            self._before = None
+        if self.num_passes >= _FEWEST_PASSES:
+            self._judge(state, self._before)
 
     def ended(self, state: TrainingState) -> None:
         """Judge the trial, if there is one, and undo it if images are not explained better."""
-        self.keep_if_better(state)
+        if self._before is not None:
+            self._judge(state, self._before)
         if self._before is not None:
             self._before.put_back(state)
             self._before = None
@@ -164,12 +169,18 @@ class Reseeding:
         self.num_left, self.num_kept, self.num_passes = saved["num_left"], saved["num_kept"], saved["num_passes"]
         self._before = None if saved["before"] is None else Before.restored(saved["before"], state)
 
+    def _judge(self, state: TrainingState, before: Before) -> None:
+        if before.is_bettered(state):
+            self.num_kept += 1
+            self._before = None
 
-def find_split(state: TrainingState) -> Split | None:
+
+def find_split(state: TrainingState, is_in_doubt: bool) -> Split | None:
     """The class that can be given up, and the one whose images a second map would serve best; None if there is none.
 
     A class that is there twice is given up before one that is missed little, also where no images are told apart: then
-    for the class whose images are least sure of theirs.
+    for the class whose images are least sure of theirs. One that is missed little is given up also for the strangers
+    of a class, where classes are told.
     """
     evidence = state.classes.log_evidence
     stays = None if state.seeds is None else state.seeds.is_seeded
@@ -188,6 +199,9 @@ def find_split(state: TrainingState) -> Split | None:
         best = max(told, key=lambda one: one.gain)
     elif parted and twice is not None:
         best = min(parted, key=lambda one: one.sureness)
+    elif not is_in_doubt:
+        strangers = find_strangers(state, kept)
+        return None if strangers is None else Split(free, strangers.class_index, strangers.sides)
     else:
         return None
     return Split(free, best.class_index, best.sides)

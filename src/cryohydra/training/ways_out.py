@@ -50,7 +50,7 @@ class WaysOut:
         Args:
             is_in_doubt: Whether classes are not told well.
         """
-        if self.reseeding.settled(state):
+        if self.reseeding.settled(state, is_in_doubt):
             return True
         self.doubted = Doubted.of(state) if is_in_doubt and self._may_call() else None
         return self.are_newcomers_due or self._prune(state)
