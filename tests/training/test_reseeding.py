@@ -1,6 +1,7 @@
 """A class that images can do without takes over one side of a class that holds two structures."""
 
 import copy
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,23 @@ def test_strangers_are_set_apart_only_where_classes_are_told(
     assert (split is None) == is_in_doubt
     if split is not None:
         assert (split.free, split.parted) == (1, 0)
+
+
+@pytest.mark.parametrize(("held", "nats", "is_kept"), [(12, 8.0, True), (12, 2.0, False), (6, 8.0, False)])
+def test_a_class_of_strangers_is_kept_if_enough_images_would_miss_it(
+    state: TrainingState, held: int, nats: float, is_kept: bool
+) -> None:
+    trials = Reseeding(most_trials=1)
+    trials.try_out(state, [0, 1], state.maps.values, stems_from=0, of_strangers=1)
+    # As well after a stop.
+    trials.load_state_dict(state, trials.state_dict())
+    state.classes.log_evidence[:] = torch.tensor([60.0, 0.0])
+    # Beside what it costs that the class is small.
+    state.classes.log_evidence[:held] = torch.tensor([20.0, 20.0 + nats + math.log(NUM_IMAGES / held)])
+    state.classes.update_weights()
+    for _ in range(2):
+        trials.keep_if_better(state)
+    assert trials.num_kept == int(is_kept) and trials.is_on_trial != is_kept
 
 
 def test_a_trial_is_not_judged_in_maps_that_may_be_of_its_judges(state: TrainingState) -> None:

@@ -31,6 +31,8 @@ _RESOLVED = 0.5
 """Correlation of half maps down to which differences are looked for."""
 _FEWEST_PASSES, _MOST_PASSES = 2, 3
 """In which a trial may show what it is worth. In the first, images are compared with maps that may be made of them."""
+_MISSED_BY_STRANGERS, _FEWEST_STRANGERS = 3.0, 10
+"""Nats for each of its images by which a class of strangers must be missed to be kept, and how many it must hold."""
 _TABLES = ("poses", "classes")
 
 
@@ -44,6 +46,7 @@ class Split:
     """The class whose images differ."""
     sides: Float[Tensor, "2 n n n"]
     """Its map on both sides of the component along which they differ; or as it is, and that of its strangers."""
+    is_of_strangers: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,18 +58,25 @@ class Before:
     evidence: Float[Tensor, "n"]
     judges: Bool[Tensor, "n"]
     """Images that were of the classes concerned: the others gain by every pass, whatever is tried."""
+    of_strangers: int | None = None
+    """The class that must be missed, if that is what is asked: a few strangers gain less for each of the judges
+    than a pass over grids and one of steps differ by."""
 
     @classmethod
-    def of(cls, state: TrainingState, classes: list[int]) -> "Before":
+    def of(cls, state: TrainingState, classes: list[int], of_strangers: int | None = None) -> "Before":
         """Remember a state before other maps come in the place of some classes."""
         assert state.maps is not None
         likeliest = state.classes.log_posterior().argmax(1)
         judges = torch.isin(likeliest, torch.tensor(classes, device=likeliest.device))
         tables = copy.deepcopy({name: getattr(state, name).state_dict() for name in _TABLES})
-        return cls(state.maps, tables, _evidence(state), judges)
+        return cls(state.maps, tables, _evidence(state), judges, of_strangers)
 
     def is_bettered(self, state: TrainingState) -> bool:
-        """Whether the judges are explained better now."""
+        """Whether the judges are explained better now, or strangers miss their class."""
+        if self.of_strangers is not None:
+            held = int((state.classes.log_posterior().argmax(1) == self.of_strangers).sum())
+            others_stay = torch.arange(state.num_classes, device=state.device) != self.of_strangers
+            return held >= _FEWEST_STRANGERS and _hardly_missed(state, _MISSED_BY_STRANGERS, others_stay) is None
         return is_better(self.evidence[self.judges], _evidence(state)[self.judges])
 
     def put_back(self, state: TrainingState) -> None:
@@ -84,7 +94,7 @@ class Before:
         """Undo `saved`."""
         maps = ClassMaps.restored(saved["maps"], state.images.box_size, state.device)
         evidence, judges = saved["evidence"].to(state.device), saved["judges"].to(state.device)
-        return cls(maps, saved["tables"], evidence, judges)
+        return cls(maps, saved["tables"], evidence, judges, saved["of_strangers"])
 
 
 class Reseeding:
@@ -123,20 +133,28 @@ class Reseeding:
         if split is None:
             return False
         self.num_left -= 1
-        self.try_out(state, [split.parted, split.free], split.sides, stems_from=split.parted)
+        of_strangers = split.free if split.is_of_strangers else None
+        self.try_out(state, [split.parted, split.free], split.sides, split.parted, of_strangers)
         return True
 
     def try_out(
-        self, state: TrainingState, classes: list[int], maps: Float[Tensor, "c n n n"], stems_from: int | None = None
+        self,
+        state: TrainingState,
+        classes: list[int],
+        maps: Float[Tensor, "c n n n"],
+        stems_from: int | None = None,
+        of_strangers: int | None = None,
     ) -> None:
         """Put maps in the place of classes, on trial.
 
         Args:
             stems_from: The class whose poses and evidence the others take over, while it shares its weight with them;
                 None if the maps have nothing to do with what was there: then all share what the classes had together.
+            of_strangers: The class that is kept if its images would miss it; None if all these are kept if their images
+                are explained better.
         """
         assert state.maps is not None
-        self._before, self.num_passes = Before.of(state, classes), 0
+        self._before, self.num_passes = Before.of(state, classes, of_strangers), 0
         state.maps = state.maps.with_others(classes, maps)
         if stems_from is None:
             _pool(state, classes)
@@ -182,29 +200,30 @@ def find_split(state: TrainingState, is_in_doubt: bool) -> Split | None:
     for the class whose images are least sure of theirs. One that is missed little is given up also for the strangers
     of a class, where classes are told.
     """
-    evidence = state.classes.log_evidence
     stays = None if state.seeds is None else state.seeds.is_seeded
     twice = class_there_twice(state.classes.log_posterior().exp(), stays)
-    if twice is None:
-        kept = without_the_least_missed(evidence, state.num_classes - 1, CLEARLY_MISSED, stays).tolist()
-        if len(kept) == state.num_classes:
-            return None
-        free = next(k for k in range(state.num_classes) if k not in kept)
-    else:
-        free = twice
-        kept = [k for k in range(state.num_classes) if k != free]
+    free = _hardly_missed(state, CLEARLY_MISSED, stays) if twice is None else twice
+    if free is None:
+        return None
+    kept = [k for k in range(state.num_classes) if k != free]
     parted = [found for k in kept if (found := _part(state, k)) is not None]
     told = [one for one in parted if one.gain > 0]
     if told:
         best = max(told, key=lambda one: one.gain)
     elif parted and twice is not None:
         best = min(parted, key=lambda one: one.sureness)
-    elif not is_in_doubt:
+    elif not is_in_doubt and _hardly_missed(state, _MISSED_BY_STRANGERS, stays) == free:
         strangers = find_strangers(state, kept)
-        return None if strangers is None else Split(free, strangers.class_index, strangers.sides)
+        return None if strangers is None else Split(free, strangers.class_index, strangers.sides, True)
     else:
         return None
     return Split(free, best.class_index, best.sides)
+
+
+def _hardly_missed(state: TrainingState, most_missed: float, stays: Bool[Tensor, "k"] | None) -> int | None:
+    """The class missed least, if by less than so many nats for each of its images; None if all are missed more."""
+    kept = without_the_least_missed(state.classes.log_evidence, state.num_classes - 1, most_missed, stays).tolist()
+    return next((k for k in range(state.num_classes) if k not in kept), None)
 
 
 def class_there_twice(posterior: Float[Tensor, "n k"], stays: Bool[Tensor, "k"] | None = None) -> int | None:
