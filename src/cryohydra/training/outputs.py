@@ -72,7 +72,7 @@ class EpochWriter:
         pose = state.poses_in(best)
         means = state.conformations.all_means(state.images)
         stds = state.conformations.all_stds(state.images)
-        log_evidence = torch.logsumexp(state.classes.log_weight + state.classes.log_evidence, dim=1)
+        log_evidence = state.classes.log_probability()
         return Latents(
             rotation=_array(pose.rotation[:, :, 0]),
             shift_px=_array(pose.shift_px[:, :, 0]),

@@ -69,7 +69,7 @@ class Before:
         likeliest = state.classes.log_posterior().argmax(1)
         judges = torch.isin(likeliest, torch.tensor(classes, device=likeliest.device))
         tables = copy.deepcopy({name: getattr(state, name).state_dict() for name in _TABLES})
-        return cls(state.maps, tables, _evidence(state), judges, of_strangers)
+        return cls(state.maps, tables, state.classes.log_probability(), judges, of_strangers)
 
     def is_bettered(self, state: TrainingState) -> bool:
         """Whether the judges are explained better now, or strangers miss their class."""
@@ -77,7 +77,7 @@ class Before:
             held = int((state.classes.log_posterior().argmax(1) == self.of_strangers).sum())
             others_stay = torch.arange(state.num_classes, device=state.device) != self.of_strangers
             return held >= _FEWEST_STRANGERS and _hardly_missed(state, _MISSED_BY_STRANGERS, others_stay) is None
-        return is_better(self.evidence[self.judges], _evidence(state)[self.judges])
+        return is_better(self.evidence[self.judges], state.classes.log_probability()[self.judges])
 
     def put_back(self, state: TrainingState) -> None:
         """Undo the trial."""
@@ -316,8 +316,3 @@ def _pool(state: TrainingState, classes: list[int]) -> None:
     together = (tables.log_weight + tables.log_evidence)[:, classes].logsumexp(1) - shared
     tables.log_evidence[:, classes] = together[:, None]
     tables.log_weight[classes] = shared - math.log(len(classes))
-
-
-def _evidence(state: TrainingState) -> Float[Tensor, "n"]:
-    """Log probability of each image over that of noise alone."""
-    return torch.logsumexp(state.classes.log_weight + state.classes.log_evidence, dim=1)

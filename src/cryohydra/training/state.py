@@ -51,6 +51,10 @@ class ClassTable(nn.Module):
         """Log probability of each class, eq. 3."""
         return log_class_posterior(self.log_weight, self.log_evidence[index])
 
+    def log_probability(self) -> Float[Tensor, "n"]:
+        """Of each particle over that of noise alone, all classes together."""
+        return torch.logsumexp(self.log_weight + self.log_evidence, dim=1)
+
     def keep_classes(self, kept: Int[Tensor, "m"]) -> None:
         """Forget all other classes; those kept share the particles between them."""
         self.log_evidence, self.log_pose_volume = self.log_evidence[:, kept], self.log_pose_volume[:, kept]

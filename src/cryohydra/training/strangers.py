@@ -28,7 +28,7 @@ class Strangers:
 
 def find_strangers(state: TrainingState, classes: list[int]) -> Strangers | None:
     """The class whose worst explained images say least beside its median image, and their map; None of tiny classes."""
-    evidence = torch.logsumexp(state.classes.log_weight + state.classes.log_evidence, dim=1)
+    evidence = state.classes.log_probability()
     likeliest = state.classes.log_posterior().argmax(1)
     found: tuple[float, int, Int[Tensor, "m"]] | None = None
     for k in classes:
