@@ -50,6 +50,7 @@ def test_a_search_goes_on_only_if_a_pilot_finds_something(
 ) -> None:
     state, stage = begun
     monkeypatch.setattr(search_pass, "PILOT", 2 * BATCH)
+    monkeypatch.setattr(search_pass, "_WORST", 0.0)
     monkeypatch.setattr(search_pass, "_CLEAR_GAIN", float("inf"))  # no class changes
     monkeypatch.setattr(search, "SURE", 0.0)
     searched = []
@@ -226,6 +227,33 @@ def test_after_a_last_search_that_finds_nothing_all_is_done(
         assert not stage.is_done
         assert "sharpening" in stage.step(state, index).note
     assert stage.is_done
+
+
+def test_what_a_class_explains_worst_is_compared_with_all_classes_whatever_a_pass_finds(
+    begun: tuple[TrainingState, Searching], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, stage = begun
+    monkeypatch.setattr(search, "SURE", 0.0)
+    stage.pass_count = search_pass.PASSES_OVER_ALL_CLASSES
+    # Of 32 images in a class and 16 in the other, the two and the one of least evidence.
+    state.classes.log_evidence[:] = torch.where(ROWS[:, None] % 3 > 0, torch.tensor([0.0, -99]), torch.tensor([-99, 0]))
+    state.classes.log_evidence += ROWS[:, None]
+    stage.current = stage._begin_pass(state)
+    assert isinstance(stage.current, SearchPass)
+    stage.current.changes.add(torch.zeros(1000, dtype=torch.bool), torch.zeros(1000), torch.full((1000,), 100.0))
+    asked: dict[int, list[bool]] = {}
+
+    def compared(self: SearchPass, state: TrainingState, rows: torch.Tensor, *args: Any) -> Any:
+        asked.update(zip(rows.tolist(), args[1].tolist(), strict=True))
+        return compare(self, state, rows, *args)
+
+    compare = SearchPass._compare
+    monkeypatch.setattr(SearchPass, "_compare", compared)
+    batches = list(stage.batches(state))
+    assert set(torch.cat(batches)[-3:].tolist()) == {0, 1, 2}
+    for index in batches:
+        stage.step(state, index)
+    assert asked == dict.fromkeys((0, 1, 2), [True, True])
 
 
 def test_images_that_move_between_poses_nearly_as_good_as_each_other_do_not_keep_a_search_going() -> None:

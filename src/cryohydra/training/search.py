@@ -20,7 +20,7 @@ from cryohydra.training.handover import find_variation, fit_fields
 from cryohydra.training.listener import Tell
 from cryohydra.training.map_pass import MapPass, widened
 from cryohydra.training.parts import Parts, batches_of_parts
-from cryohydra.training.search_pass import SearchPass, which_matter
+from cryohydra.training.search_pass import SearchPass, explained_badly, which_matter
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import SURE, TrainingState
 from cryohydra.training.ways_out import WaysOut
@@ -126,14 +126,16 @@ class Searching(Stage):
     def batches(self, state: TrainingState) -> Iterator[Int[Tensor, "b"]]:
         """Every particle once, in random order; where classes are in doubt, one part of them after the other.
 
-        Newcomers, where they are due, come between passes and draw their images themselves.
+        What is explained badly comes last: a pass that has found nothing by then compares whole batches of it with
+        grids. Newcomers, where they are due, come between passes and draw their images themselves.
         """
         while self.ways_out.are_newcomers_due:
             yield torch.arange(0)
         if self.goes_by_parts(state):
             yield from batches_of_parts(len(state), self.batch_size, state.generator)
         else:
-            yield from super().batches(state)
+            order = torch.randperm(len(state), generator=state.generator)
+            yield from order[explained_badly(state)[order].int().argsort(stable=True)].split(self.batch_size)
 
     def goes_by_parts(self, state: TrainingState) -> bool:
         """Whether a pass that begins now compares each part of the particles with maps of the others."""

@@ -27,6 +27,9 @@ PASSES_OVER_ALL_CLASSES = 2
 again, as long as that changes something."""
 _LEAST_PROBABILITY = 1e-3
 """Classes less probable than this for an image are passed over until all is searched anew."""
+_WORST = 0.05
+"""Part of the images of each class, those that it explains worst, which every pass compares with whole grids of all
+classes: an image that was in no pose of its own class when others were passed over stays in another for ever."""
 _SAME_POSE = 2.0
 """Steps of the last grid within which poses count as the best one's."""
 _MOST_POSES, _LEAST_SHARE = 8, 0.01
@@ -102,18 +105,32 @@ class SearchPass(MapPass):
         super().__init__(state, lattice, maps, radius, steps, parts.sums if parts else None)
         self.search, self.of_halves = search, of_halves
         self.number, self.is_in_doubt, self.is_last, self.parts = number, is_in_doubt, is_last, parts
+        self.is_explained_badly = explained_badly(state)
         self.changes = Changes()
 
     def is_in_vain(self) -> bool:
-        """Whether the images searched in this pass, a random part of all, tell that the rest are where they belong."""
+        """Whether the images searched so far, a random part of all, tell that most others are where they belong."""
         few = _FEWEST_CHANGES if self.is_last else _FEW_CHANGES
         is_pilot_done = self.changes.num_images >= PILOT and not self.is_in_doubt
         return is_pilot_done and self.changes.is_less_than(few, _LITTLE_FOUND)
 
     def visit(self, state: TrainingState, index: Int[Tensor, "b"], matters: Bool[Tensor, "b k"]) -> Float[Tensor, "b"]:
         """Compare images with whole grids as long as that finds something, and add them where they may lie."""
-        if self.is_in_vain():
-            return super().visit(state, index, matters)
+        if not self.is_in_vain():
+            return self._over_grids(state, index, matters)
+        evidence = torch.empty(len(index), device=state.device)
+        badly = self.is_explained_badly[index]
+        for is_some, visit in ((badly, self._over_grids), (~badly, super().visit)):
+            some = torch.nonzero(is_some)[:, 0]
+            if len(some):
+                rows = some.to(state.device)
+                evidence[rows] = visit(state, index[some], matters[rows])
+        return evidence
+
+    def _over_grids(
+        self, state: TrainingState, index: Int[Tensor, "b"], matters: Bool[Tensor, "b k"]
+    ) -> Float[Tensor, "b"]:
+        """Compare images with whole grids of the maps that they are no part of."""
         if self.parts is not None and self.parts.turn_to(index):
             others = self.parts.maps_of_others(self.compared.radius)
             if others is not None:
@@ -133,13 +150,14 @@ class SearchPass(MapPass):
         """Search the poses of images that meet the same maps, weigh their classes and add them where they may lie."""
         rows, images = index.to(state.device), state.weighted(index, self.summed)
         class_before = state.classes.log_posterior(rows).argmax(1)
-        is_asked = matters | self._asks_all()
+        is_asked = matters | self._asks_all() | self.is_explained_badly[index].to(state.device)[:, None]
         found = self._compare(state, rows, images, is_asked, half)
         gain = self._hold_likelier(state, rows, images, is_asked, found)
         evidence = self.weigh_by(state, index, images, which_matter(state, rows), found.log_evidence)
         now = state.classes.log_posterior(rows)
         is_other = now.amax(1) > now.gather(1, class_before[:, None])[:, 0] + _CLEAR_GAIN
-        self.changes.add(is_other, gain, evidence)
+        if not self.is_in_vain():
+            self.changes.add(is_other, gain, evidence)
         near = self._add_elsewhere(state, rows, images, found)
         self.add(state, rows, images, near * now.exp())
         return evidence
@@ -244,6 +262,19 @@ class SearchPass(MapPass):
 def which_matter(state: TrainingState, rows: Int[Tensor, "b"]) -> Bool[Tensor, "b k"]:
     """The classes that are probable enough for each of some particles to be looked at."""
     return state.classes.log_posterior(rows) > math.log(_LEAST_PROBABILITY)
+
+
+def explained_badly(state: TrainingState) -> Bool[Tensor, "n"]:
+    """Whether each particle is of the few that its likeliest class explains worst; on the CPU."""
+    likeliest = state.classes.log_posterior().argmax(1)
+    order = state.classes.log_probability().argsort()
+    order = order[likeliest[order].argsort(stable=True)]
+    size = torch.bincount(likeliest, minlength=state.num_classes)
+    first = (size.cumsum(0) - size)[likeliest[order]]
+    rank = torch.arange(len(order), device=order.device) - first
+    is_bad = torch.empty_like(order, dtype=torch.bool)
+    is_bad[order] = rank < _WORST * size[likeliest[order]]
+    return is_bad.cpu()
 
 
 def _log_pose_volume(found: Candidates, num_classes: int) -> Float[Tensor, "b k"]:
