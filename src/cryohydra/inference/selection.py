@@ -39,7 +39,7 @@ def without_the_least_missed(
     A class that is there twice is missed little, and so is one that shows nothing clearly.
 
     Args:
-        most_missed: In nats for each image that it holds; a class missed more ends it.
+        most_missed: In nats for each image that it holds, one at least; a class missed more ends it.
         stays: Whether a class is never taken away; fewer than these are never left.
     """
     evidence = log_evidence.clamp(min=log_evidence.amax(1, keepdim=True) - _FARTHEST)
@@ -51,7 +51,7 @@ def without_the_least_missed(
         without = torch.stack([_log_probability(evidence[:, others]) for others in left])
         least = int(torch.where(stays[kept], -torch.inf, without.sum(1)).argmax())
         share = torch.softmax(evidence[:, kept] + fitted_log_weight(evidence[:, kept]), dim=1)[:, least].sum()
-        if float((now - without[least]).sum()) > most_missed * float(share):
+        if float((now - without[least]).sum()) > most_missed * max(float(share), 1.0):
             break
         kept = left[least]
     return kept

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from cryohydra._typing import Float, Int, Tensor
+from cryohydra._typing import Bool, Float, Int, Tensor
 from cryohydra.inference.selection import CLEARLY_MISSED, is_better, without_the_least_missed
 from cryohydra.training.annealing import Annealing
 from cryohydra.training.gibbs import GibbsSampling, Yardstick, num_parts_of
@@ -46,12 +46,19 @@ class Doubted:
 
     @classmethod
     def of(cls, state: TrainingState) -> "Doubted | None":
-        """The classes missed least, as many as have enough images; None if there are too few of either."""
-        fewest = max(_FEWEST_DOUBTED, round(_DOUBTED * state.num_classes))
-        most = max(fewest, int(_MOST_DOUBTED * state.num_classes))
+        """The classes missed least, as many as have enough images; None if there are too few of either.
+
+        Of classes that are nearly empty one is among them at most.
+        """
+        stays = _nearly_empty_but_one(state)
+        if state.seeds is not None:
+            stays |= state.seeds.is_seeded
+        num_classes = int((~stays).sum())
+        fewest = max(_FEWEST_DOUBTED, round(_DOUBTED * num_classes))
+        most = max(fewest, int(_MOST_DOUBTED * num_classes))
         found = None
         for num_doubted in range(fewest, most + 1):
-            classes, members = _missed_least(state, num_doubted)
+            classes, members = _missed_least(state, num_doubted, stays)
             if len(classes) < _FEWEST_DOUBTED:
                 return None
             if len(members) >= _FEWEST_IMAGES * len(classes):
@@ -140,9 +147,21 @@ class Newcomers:
         return sampling.yardstick, sampling.evidence
 
 
-def _missed_least(state: TrainingState, num_classes: int) -> tuple[tuple[int, ...], Int[Tensor, "m"]]:
-    """So many classes, fewer if others are clearly missed; images that may well be of one of these."""
-    stays = None if state.seeds is None else state.seeds.is_seeded
+def _nearly_empty_but_one(state: TrainingState) -> Bool[Tensor, "k"]:
+    """Whether each class has too few images for a map, and is not the smallest of these.
+
+    One may be filled by what is found; maps in the place of all would share images of the others until none has enough.
+    """
+    size = torch.bincount(state.classes.log_posterior().argmax(1), minlength=state.num_classes)
+    is_empty = size < _FEWEST_IMAGES
+    is_empty[size.argmin()] = False
+    return is_empty
+
+
+def _missed_least(
+    state: TrainingState, num_classes: int, stays: Bool[Tensor, "k"]
+) -> tuple[tuple[int, ...], Int[Tensor, "m"]]:
+    """So many classes, fewer if others are clearly missed or stay; images that may well be of one of these."""
     evidence, num_kept = state.classes.log_evidence, max(state.num_classes - num_classes, 1)
     kept = without_the_least_missed(evidence, num_kept, CLEARLY_MISSED, stays).tolist()
     classes = tuple(k for k in range(state.num_classes) if k not in kept)
