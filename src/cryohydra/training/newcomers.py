@@ -53,9 +53,8 @@ class Doubted:
         stays = _nearly_empty_but_one(state)
         if state.seeds is not None:
             stays |= state.seeds.is_seeded
-        num_classes = int((~stays).sum())
-        fewest = max(_FEWEST_DOUBTED, round(_DOUBTED * num_classes))
-        most = max(fewest, int(_MOST_DOUBTED * num_classes))
+        fewest = max(_FEWEST_DOUBTED, round(_DOUBTED * state.num_classes))
+        most = max(fewest, int(_MOST_DOUBTED * state.num_classes))
         found = None
         for num_doubted in range(fewest, most + 1):
             classes, members = _missed_least(state, num_doubted, stays)
