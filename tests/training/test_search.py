@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from cryohydra.inference.partition import part_of
+from cryohydra.inference.partition import half_of, part_of
 from cryohydra.training import newcomers, search, search_pass
 from cryohydra.training.map_pass import MapPass
 from cryohydra.training.newcomers import Doubted
@@ -212,6 +212,26 @@ def test_parts_hold_every_particle_once(num_particles: int) -> None:
     batches = list(batches_of_parts(num_particles, 2, torch.Generator().manual_seed(0)))
     assert torch.cat(batches).sort().values.tolist() == list(range(num_particles))
     assert all(len(batch) and len(part_of(batch, NUM_PARTS).unique()) == 1 for batch in batches)
+
+
+def test_the_first_parts_of_a_first_pass_make_maps_that_are_trusted(
+    begun: tuple[TrainingState, Searching], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Maps count as far as those of the two halves agree: made of parts of one half alone, they would vanish."""
+    state, stage = begun
+    monkeypatch.setattr(search, "SURE", 1.1)
+    stage.begin(state)
+    half, power = [], []
+    for index in stage.batches(state):
+        stage.step(state, index)
+        if isinstance(stage.current, SearchPass):
+            half.append(int(half_of(index[0])))
+            facing = stage.current.maps.of_candidates(
+                stage.current.compared, torch.arange(2), torch.eye(3).expand(2, 3, 3)
+            )
+            power.append(float(facing.square().sum()))
+    assert half[:4] == [0, 1, 0, 1]
+    assert min(power) > 0.1 * max(power)
 
 
 def test_after_a_last_search_that_finds_nothing_all_is_done(

@@ -21,9 +21,12 @@ _ENOUGH = NUM_PARTS // 2
 
 
 def batches_of_parts(num_particles: int, batch_size: int, generator: torch.Generator) -> Iterator[Int[Tensor, "b"]]:
-    """Every particle once, part by part, in random order within each."""
+    """Every particle once, part by part, in random order within each; parts of the two halves take turns.
+
+    Maps are trusted as far as their halves agree: those of parts of one half alone would not be trusted at all.
+    """
     every = torch.arange(num_particles)
-    for part in range(NUM_PARTS):
+    for part in torch.arange(NUM_PARTS).unflatten(0, (2, -1)).T.flatten():
         rows = every[part_of(every, NUM_PARTS) == part]
         if len(rows):
             yield from rows[torch.randperm(len(rows), generator=generator)].split(batch_size)
