@@ -22,7 +22,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-RIBOSOME, SPLICEOSOME, TRIC, LARGE_SUBUNIT = "4v5d.cif.gz", "3jb9.cif.gz", "pdb4v8r_hex.pdb.gz:A*", "4v5d.cif.gz:B*"
+RIBOSOME, SPLICEOSOME, TRIC = "4v5d.cif.gz", "3jb9.cif.gz", "pdb4v8r_hex.pdb.gz:A*"
+SMALL_SUBUNIT, LARGE_SUBUNIT = "4v5d.cif.gz:A*", "4v5d.cif.gz:B*"
 EIGHT = (
     *("1wcm.pdb.gz", "1bxn.pdb.gz@1", "3cf3.pdb.gz@1", "6z6u.pdb.gz"),
     *("1oel.pdb.gz", "1e6v.pdb.gz", "1u6g.pdb.gz", "2cg9.pdb.gz"),
@@ -63,6 +64,18 @@ SETS = {
         *(4500, 48, 8.7, 0.1, 3),
         simulate=("--motion", "0", "turn", "A*", "-10", "10"),
         is_heterogeneous=True,
+    ),
+    # What comes apart: the whole ribosome, its large and its small subunit, beside another machine.
+    "assembly": MixtureSet(
+        (RIBOSOME, LARGE_SUBUNIT, SMALL_SUBUNIT, SPLICEOSOME),
+        *(4000, 48, 8.7, 0.1, 4),
+        simulate=("--shares", "40", "30", "20", "10"),
+    ),
+    # One class more than there are structures, the smallest of which is the rarest.
+    "five": MixtureSet(
+        ("3j9i.pdb.gz", "1u6g.pdb.gz", "6z6u.pdb.gz", "1wcm.pdb.gz", "2cg9.pdb.gz"),
+        *(4000, 48, 6.0, 0.1, 6),
+        simulate=("--shares", "30", "25", "20", "15", "10", "--noise", "coloured"),
     ),
     "hard": _HARD,
     "over": replace(_HARD, num_classes=12),
