@@ -254,6 +254,16 @@ def class_there_twice(posterior: Float[Tensor, "n k"], stays: Bool[Tensor, "k"] 
     return min(twice, key=lambda k: float(share[k])) if twice else None
 
 
+def sureness(posterior: Float[Tensor, "n k"]) -> float:
+    """Mean probability of the images' likeliest structure: classes that show the same one count as one."""
+    while (twice := class_there_twice(posterior)) is not None:
+        others = torch.cat([posterior[:, :twice], posterior[:, twice + 1 :]], dim=1)
+        heir = (posterior[:, twice] @ (others / others.sum(1, keepdim=True).clamp(min=_LEAST))).argmax()
+        others[:, heir] += posterior[:, twice]
+        posterior = others
+    return float(posterior.amax(1).mean())
+
+
 @dataclass(frozen=True)
 class _Parted:
     """A class in two, and what is gained."""

@@ -20,6 +20,7 @@ from cryohydra.training.handover import find_variation, fit_fields
 from cryohydra.training.listener import Tell
 from cryohydra.training.map_pass import MapPass, widened
 from cryohydra.training.parts import Parts, batches_of_parts
+from cryohydra.training.reseeding import sureness
 from cryohydra.training.search_pass import SearchPass, explained_badly, which_matter
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import SURE, TrainingState
@@ -142,10 +143,10 @@ class Searching(Stage):
         return self.course.is_searching and self.slice_kind == "sliced" and self._doubts(state)
 
     def _doubts(self, state: TrainingState) -> bool:
-        """Whether classes are not told well; a trial is judged by maps of the kind that it began with."""
+        """Whether structures are not told well; a trial is judged by maps of the kind that it began with."""
         if self.ways_out.reseeding.is_on_trial:
             return self.course.is_in_doubt
-        return float(state.classes.log_posterior().amax(1).exp().mean()) < SURE
+        return sureness(state.classes.log_posterior().exp()) < SURE
 
     def _begin_pass(self, state: TrainingState) -> MapPass:
         self.course.begin_pass(self._doubts(state))
