@@ -47,12 +47,13 @@ def main() -> int:
     print("| data | images | ARI | accuracy | calibration error | evidence |\n" + "|---" * 6 + "|")
     for data in args.data:
         truth, state = read_truth(data), evidence_of_truth(data)
-        posterior = state.classes.log_posterior().exp().cpu().numpy()
+        labels, posterior = truth.labels[~truth.is_junk], state.classes.log_posterior().exp().cpu().numpy()
+        posterior = posterior[~truth.is_junk]
         found = posterior.argmax(1)
         evidence = state.classes.log_probability().mean()
-        index = adjusted_rand_score(truth.labels, found)
-        error = calibration(posterior, truth.labels, truth.num_classes).expected_error
-        accuracy = 100 * float(np.mean(found == truth.labels))
+        index = adjusted_rand_score(labels, found)
+        error = calibration(posterior, labels, truth.num_classes).expected_error
+        accuracy = 100 * float(np.mean(found == labels))
         print(f"| {data} | {len(found)} | {index:.4f} | {accuracy:.1f} % | {error:.3f} | {evidence:.3f} |", flush=True)
     return 0
 
@@ -89,7 +90,7 @@ def evidence_of_truth(data: Path) -> TrainingState:
 
 def true_maps(state: TrainingState, truth: Truth, lattice: Lattice) -> torch.Tensor:
     """Those of all classes, each scaled to the map that its images make in their true poses."""
-    labels = torch.from_numpy(truth.labels)
+    labels = torch.from_numpy(np.where(truth.is_junk, -1, truth.labels))
     pose = Pose(*(torch.from_numpy(array).float()[:, :, None] for array in (truth.rotation, truth.shift_px)))
     distance = lattice.distance(state.device)
     is_asked = (distance >= _SCALED[0]) & (distance <= _SCALED[1])

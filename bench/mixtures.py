@@ -54,6 +54,10 @@ SETS = {
     # A round complex in a large box.
     "shell": MixtureSet(("6z6u.pdb.gz",), 800, 128, 3.25, 0.1, 1),
     "medium": MixtureSet(("1bxn.pdb.gz@1", "1wcm.pdb.gz", "1u6g.pdb.gz"), 1500, 32, 8.0, 0.1, 3),
+    # The same complexes, among images of noise alone.
+    "junk": MixtureSet(
+        ("1bxn.pdb.gz@1", "1wcm.pdb.gz", "1u6g.pdb.gz"), *(1500, 32, 8.0, 0.1, 3), simulate=("--junk", "0.15")
+    ),
     "easy": MixtureSet((RIBOSOME, SPLICEOSOME, TRIC), 4500, 64, 6.5, 0.1, 3),
     "twins": MixtureSet((RIBOSOME, LARGE_SUBUNIT), 3000, 48, 8.7, 0.1, 2),
     "rare": MixtureSet(

@@ -16,7 +16,8 @@ from cryohydra.physics.simulation import Imaging, simulate_particles
 @pytest.mark.parametrize("tilts", [(0.0,), (0.0, 20.0)])
 def test_clean_images_give_the_map_back(generator, tilts):
     classes = [demo_class("spliceosome", 24, 18.0), demo_class("large_subunit", 24, 18.0)]
-    imaging = Imaging(18.0, snr=50.0, shift_std_px=1.5, tilt_angles=tuple(math.radians(angle) for angle in tilts))
+    angles = tuple(math.radians(angle) for angle in tilts)
+    imaging = Imaging(18.0, snr=50.0, shift_std_px=1.5, tilt_angles=angles, junk=0.3)
     made = simulate_particles(classes, imaging, 800, generator)
     truth = truth_of(made)
     maps = ceiling_maps(ArraySource(made.images, made.optics, 18.0), truth)

@@ -101,6 +101,22 @@ def test_a_perfect_run_is_perfect_in_any_frame(score):
     assert score.failures == ("Class 1 of the run is empty.",)
 
 
+def test_images_of_noise_alone_count_for_nothing_but_how_many_are_told(data, perfect, tmp_path):
+    """A third of the images, in any class and pose; three are not told, and one particle is taken for noise."""
+    is_junk = np.arange(NUM_IMAGES) % 3 == 0
+    truth = dataclasses.replace(read_truth(data), contrast=np.where(is_junk, 0.0, 1.0))
+    latents, maps = perfect
+    evidence = np.where(is_junk, -9.0, 30.0)
+    evidence[[0, 3, 6]], evidence[1] = 30.0, -9.0
+    probability = np.where(is_junk[:, None], [0.97, 0.01, 0.01, 0.01], latents.class_probability)
+    write_run(tmp_path, dataclasses.replace(latents, log_evidence=evidence, class_probability=probability), maps)
+    score = score_run(tmp_path, truth)
+    assert score.adjusted_rand_index == 1.0 and score.num_particles == 60
+    assert sum(one.num_particles for one in score.classes) == sum(one.num_found for one in score.classes) == 60
+    assert (score.num_junk, score.num_junk_told, score.num_called_junk) == (30, 27, 1)
+    assert "noise alone: 27 of 30 images are told; 1 particles are taken for it." in score.to_table()
+
+
 def test_motion_and_calibration(score):
     assert score.classes[0].motion_correlation == pytest.approx(1.0)
     assert score.classes[1].motion_correlation is None

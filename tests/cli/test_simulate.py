@@ -46,6 +46,17 @@ def test_models_maps_and_a_turning_part(model, tmp_path, capsys):
     }  # fmt: skip
 
 
+def test_some_of_the_images_hold_noise_alone(model, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["simulate", str(out), "--model", str(model), f"{model}:B", "--junk", "0.2", *SMALL]) == 0
+    truth = read_truth(out)
+    assert truth.is_junk.sum() == 6
+    assert "  6 images of noise alone" in capsys.readouterr().out
+    words = ["simulate", str(tmp_path / "no"), "--model", str(model), "--junk", "15", *SMALL]
+    assert main(words) != 0
+    assert "--junk 15 is no part of the images; give a number from 0 to below 1." in capsys.readouterr().err
+
+
 def test_a_model_becomes_another(model, tmp_path):
     other = tmp_path / "other.pdb"
     other.write_text(model.read_text())

@@ -68,6 +68,16 @@ def test_images_follow_the_model_of_the_package(generator):
     assert float((observed - expected).norm() / expected.norm()) < 1e-3
 
 
+def test_junk_is_noise_alone_beside_particles_that_are_as_clear_as_ever(generator):
+    volume = demo_class("spliceosome", BOX, 13.0).maps[0]
+    made = simulate_particles([rigid_class("one", volume)], Imaging(13.0, snr=1.0, junk=0.25), 400, generator)
+    variance = made.images.var((-2, -1), correction=0).flatten()
+    is_junk = made.contrast == 0
+    assert int(is_junk.sum()) == 100
+    assert float(variance[is_junk].mean()) == pytest.approx(1.0, rel=0.02)
+    assert float(variance[~is_junk].mean()) == pytest.approx(2.0, rel=0.03)
+
+
 def test_particles_are_dark_on_white_inside(generator):
     volume = points([(0, 0, 0)])
     made = simulate_particles([rigid_class("one", volume)], Imaging(6.0, snr=math.inf), 4, generator)

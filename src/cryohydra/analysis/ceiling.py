@@ -37,7 +37,7 @@ def _backproject(
     band = Band(box_size, largest_radius(box_size))
     lattice = Lattice(box_size, band.radius, _OVERSAMPLING)
     weighted, weight = torch.zeros(2, *lattice.shape)
-    rows = torch.from_numpy(np.flatnonzero(truth.labels == class_index))
+    rows = torch.from_numpy(np.flatnonzero((truth.labels == class_index) & ~truth.is_junk))
     for index in rows.split(_PARTICLES_AT_ONCE):
         rotation = torch.from_numpy(truth.rotation[index.numpy()]).float()
         shift = torch.from_numpy(truth.shift_px[index.numpy()]).float()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from cryohydra._typing import Float, Tensor
+from cryohydra._typing import Bool, Float, Tensor
 from cryohydra.analysis.agreement import (
     Calibration,
     calibration,
@@ -24,6 +24,7 @@ from cryohydra.errors import InputMismatch
 from cryohydra.fourier.alignment import align_map, apply_alignment
 from cryohydra.fourier.fsc import crossing_shell, fourier_shell_correlation, resolution_at
 from cryohydra.fourier.resampling import resample_map
+from cryohydra.inference.junk import junk_probability
 from cryohydra.io.latents import Latents, read_latents
 from cryohydra.io.mrc import read_map
 from cryohydra.io.run_folder import RunFolder
@@ -76,6 +77,7 @@ class Score:
 
     epoch: int
     num_particles: int
+    """Images that hold one."""
     num_run_classes: int
     adjusted_rand_index: float
     matched_accuracy: float
@@ -86,6 +88,12 @@ class Score:
     calibration: Calibration
     failures: tuple[str, ...]
     """What went wrong, in sentences."""
+    num_junk: int = 0
+    """Images of noise alone, which nothing else counts."""
+    num_junk_told: int = 0
+    """Of these, how many the run holds for noise."""
+    num_called_junk: int = 0
+    """Particles that it holds for noise."""
 
     def to_json(self) -> str:
         """All of it."""
@@ -109,6 +117,12 @@ class Score:
         for score, row in zip(self.classes, self.confusion, strict=True):
             name = f"{score.true_class} {score.name}"[:21]
             lines.append(f"{name:<22}" + "".join(f"{count:>{width}}" for count in row))
+        if self.num_junk:
+            lines += [
+                "",
+                f"noise alone: {self.num_junk_told} of {self.num_junk} images are told; {self.num_called_junk} "
+                "particles are taken for it. Nothing above counts these images.",
+            ]
         lines += ["", *self.failures] if self.failures else []
         return "\n".join(lines)
 
@@ -133,7 +147,9 @@ def score_run(run: Path, truth: Truth, epoch: int = -1, ceiling: Float[Tensor, "
             f"The run in {run} used particle {index.max()} of its input, but the truth is of {len(truth.labels)} "
             "particles; give the folder from which the run's particles came."
         )
-    labels, found = truth.labels[index], latents.best_class
+    is_junk, is_called_junk = truth.is_junk[index], _held_for_junk(latents)
+    latents = latents.of(~is_junk)
+    labels, found = truth.labels[latents.particle_index], latents.best_class
     num_run_classes = latents.class_probability.shape[1]
     confusion = confusion_matrix(labels, found, truth.num_classes, num_run_classes)
     matches = match_classes(confusion)
@@ -151,7 +167,14 @@ def score_run(run: Path, truth: Truth, epoch: int = -1, ceiling: Float[Tensor, "
         classes=classes,
         calibration=calibration(latents.class_probability, labels, truth.num_classes),
         failures=_failures(classes, confusion),
+        num_junk=int(is_junk.sum()),
+        num_junk_told=int(is_called_junk[is_junk].sum()),
+        num_called_junk=int(is_called_junk[~is_junk].sum()),
     )
+
+
+def _held_for_junk(latents: Latents) -> Bool[np.ndarray, "n"]:
+    return (junk_probability(torch.from_numpy(latents.log_evidence)) > 0.5).numpy()
 
 
 def _score_class(

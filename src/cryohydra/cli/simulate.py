@@ -43,7 +43,7 @@ EPILOG = """\
 Written to OUT: particles.mrcs (white on dark, noise of variance one) and particles.star (RELION 3.1),
 ctf.pkl, pose.pkl, labels.pkl (classes from 0), truth.npz and truth_class_K.mrc for `drgnai score`.
 The SNR is the variance of the CTF-filtered images without noise over that of the noise, whole box,
-averaged over the set.
+averaged over the images that hold a particle.
 
 Examples:
   drgnai simulate mix --demo --n-images 3000
@@ -80,6 +80,8 @@ def add_parser(subparsers: Any) -> None:
     images.add_argument("--shift-std", type=float, default=1.0, metavar="PIXELS",
                         help="spread of the particles' centres along x and y (default 1)")  # fmt: skip
     images.add_argument("--contrast-std", type=float, default=0.0, help="spread of the contrast (default 0)")
+    images.add_argument("--junk", type=float, default=0.0, metavar="PART",
+                        help="part of the images that hold noise alone, below 1 (default 0)")  # fmt: skip
     images.add_argument("--seed", type=int, default=0, help="the same seed gives the same images (default 0)")
     optics = parser.add_argument_group("optics")
     optics.add_argument("--defocus", type=float, nargs=2, default=(10_000.0, 25_000.0), metavar=("LOW", "HIGH"),
@@ -115,9 +117,12 @@ def run(args: argparse.Namespace) -> int:
         amplitude_contrast=args.amplitude_contrast,
         shift_std_px=args.shift_std,
         contrast_std=args.contrast_std,
+        junk=args.junk,
         tilt_angles=tuple(math.radians(angle) for angle in args.tilt_angles),
         dose_per_tilt=args.dose_per_tilt,
     )
+    if not 0 <= args.junk < 1:
+        raise UserError(f"--junk {args.junk:g} is no part of the images; give a number from 0 to below 1.")
     if (args.outdir / "particles.mrcs").exists():
         raise UserError(
             f"{args.outdir / 'particles.mrcs'} exists already and is not overwritten; choose another folder."
@@ -129,7 +134,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"{len(truth.labels)} particles of {size}, SNR {args.snr:g}, {args.noise} noise:")
     for k, name in enumerate(truth.class_names):
         moves = f", moves in {len(classes[k].maps)} steps" if classes[k].has_motion else ""
-        print(f"  class {k}: {name}, {int((truth.labels == k).sum())} particles{moves}")
+        print(f"  class {k}: {name}, {int((truth.labels[~truth.is_junk] == k).sum())} particles{moves}")
+    if truth.is_junk.any():
+        print(f"  {int(truth.is_junk.sum())} images of noise alone")
     print(f"Written to {args.outdir}: particles.mrcs, particles.star, ctf.pkl, pose.pkl, labels.pkl, truth.npz")
     return 0
 

@@ -9,7 +9,7 @@ import mrcfile
 import numpy as np
 import torch
 
-from cryohydra._typing import Float, Int
+from cryohydra._typing import Bool, Float, Int
 from cryohydra.errors import UnreadableFile, UserError
 from cryohydra.geometry.rotations import matrix_to_euler
 from cryohydra.io.atomic import write_atomically
@@ -36,6 +36,7 @@ class Truth:
     coordinate: Float[np.ndarray, "n"]
     """On the motion of the particle's class; zero in a rigid one."""
     contrast: Float[np.ndarray, "n"]
+    """Zero where an image holds noise alone; its label and pose mean nothing."""
     class_names: tuple[str, ...]
     maps: Float[np.ndarray, "k d d d"]
     """Of each class, half-way along its motion."""
@@ -46,6 +47,11 @@ class Truth:
     pixel_size_angstrom: float
     snr: float
     noise_power: Float[np.ndarray, "shells"]
+
+    @property
+    def is_junk(self) -> Bool[np.ndarray, "n"]:
+        """Whether each image holds noise alone."""
+        return self.contrast == 0
 
     @property
     def num_classes(self) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cryohydra._typing import Float, Int
+from cryohydra._typing import Bool, Float, Int
 from cryohydra.errors import UnreadableFile
 from cryohydra.io.atomic import write_atomically
 
@@ -33,6 +33,10 @@ class Latents:
     def best_class(self) -> Int[np.ndarray, "n"]:
         """The most probable class of each particle, from 0."""
         return self.class_probability.argmax(axis=1)
+
+    def of(self, chosen: Bool[np.ndarray, "n"]) -> "Latents":
+        """Those of some of the particles."""
+        return Latents(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
 
     def __len__(self) -> int:
         return len(self.rotation)

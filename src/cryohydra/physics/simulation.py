@@ -37,6 +37,8 @@ class Imaging:
     """Of each coordinate; cut at three times as much."""
     contrast_std: float = 0.0
     """Spread of the contrast around 1; cut at a fifth and at nine fifths."""
+    junk: float = 0.0
+    """Part of the images, below 1, that hold noise alone: their contrast is 0."""
     tilt_angles: tuple[float, ...] = (0.0,)
     """Radians about the y axis of the image, in the order in which the tilts were taken."""
     dose_per_tilt: float = 0.0
@@ -66,6 +68,7 @@ class SimulatedParticles:
     coordinate: Float[Tensor, "n"]
     """On the motion of the particle's class."""
     contrast: Float[Tensor, "n"]
+    """Zero where an image holds noise alone."""
     maps: Float[Tensor, "k d d d"]
     """The middle map of each class, in the units of the images."""
     classes: tuple[MixtureClass, ...]
@@ -104,6 +107,9 @@ def simulate_particles(
     optics, pose = _draw_optics(imaging, num_images, generator), _draw_pose(imaging, num_images, generator)
     spread = torch.randn(num_images, generator=generator) * imaging.contrast_std
     contrast = 1 + spread.clamp(-0.8, 0.8)
+    num_particles = num_images - round(imaging.junk * num_images)
+    if num_particles < num_images:
+        contrast[torch.randperm(num_images, generator=generator)[num_particles:]] = 0.0
     num_tilts = len(imaging.tilt_angles)
     if images is None:
         images = torch.empty(num_images, num_tilts, box_size, box_size)
@@ -120,7 +126,7 @@ def simulate_particles(
                 rotation, shift = pose.rotation[index, :, 0], pose.shift_px[index, :, 0]
                 signal = image_density(sampler, rotation, shift, optics[index])
                 signal = contrast[index, None, None, None] * signal
-                variance += float(signal.var((-2, -1), correction=0).mean(1).sum()) / num_images
+                variance += float(signal.var((-2, -1), correction=0).mean(1).sum()) / max(num_particles, 1)
                 images[index] = signal
                 advanced(len(index))
     if variance == 0:
