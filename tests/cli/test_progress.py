@@ -25,6 +25,16 @@ def test_lines_come_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert lines[1] == "search: 200 of 1000 images, 10/s, at most 80 s left; loss 1.0"
 
 
+def test_a_stage_that_begins_anew_has_one_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.sys.stderr, "isatty", lambda: True, raising=False)
+    progress = Progress()
+    progress.stage_begins("ab initio", 100)
+    first = progress._bar
+    progress.stage_begins("ab initio", 200)
+    assert first is not None and first.disable and progress._bar is not first
+    progress.close()
+
+
 def test_sentences_reach_the_log(tmp_path: Path) -> None:
     path = tmp_path / "training.log"
     with logging_to(path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cryohydra.fourier.band import Band
-from cryohydra.inference.junk import junk_probability
+from cryohydra.inference.junk import junk_log_odds, junk_probability
 from cryohydra.inference.pose_search import CoarseToFineSearch, SearchPlan
 from cryohydra.inference.shift_prior import ShiftPrior
 
@@ -27,6 +27,11 @@ def test_its_probability_is_honest(generator: torch.Generator) -> None:
     for low, high in ((0.0, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 1.0)):
         inside = (probability >= low) & (probability < high)
         assert float(is_junk[inside].float().mean()) == pytest.approx(float(probability[inside].mean()), abs=0.05)
+
+
+def test_its_share_is_found(generator: torch.Generator) -> None:
+    evidence = _evidence(generator, 16_000, 4_000, 2.0)
+    assert float(torch.sigmoid(junk_log_odds(evidence))) == pytest.approx(0.2, abs=0.02)
 
 
 def test_there_need_be_none(generator: torch.Generator) -> None:

@@ -205,3 +205,120 @@ def test_however_few_steps_there_are_the_last_are_in_the_whole_band(
 ) -> None:
     plan = prepare(tmp_path, n_imgs_pose_search=num_visits)[0].stages[0].annealing
     assert plan.num_steps < 200 and plan.radius(plan.num_steps - 1) == plan.last_radius
+
+
+NUM_OF_NOISE = 100
+"""As if these images, the last ones, held nothing."""
+
+
+@pytest.fixture
+def with_noise(
+    prepare: Callable[..., Any], two_structures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[TrainingState, AbInitio]:
+    """Noise has taken the last of three classes, and two structures are in one of the others."""
+    settings = {"n_classes": 3, "n_imgs_pose_search": 80_000}
+    trainer, _ = prepare(tmp_path, particles=two_structures / "particles.star", **settings)
+    state, stage = trainer.state, trainer.stages[0]
+    stage.begin(state)
+    stage.step(state, stage.sampling.next_members())
+    _let_say(stage, [90, 210, 100])
+    return state, stage
+
+
+def _let_say(stage: AbInitio, sizes: list[int], *, noise: int | None = 2) -> None:
+    """Give each class so many images that miss it, or, of noise, that are contradicted by it least."""
+    evidence, first = torch.zeros(len(stage.sampling.members), 3), 0
+    for k, size in enumerate(sizes):
+        evidence[first : first + size] = -8.0 if k == noise else 0.0
+        evidence[first : first + size, k] = -2.0 if k == noise else 30.0
+        first += size
+    stage.sampling.log_evidence = evidence
+
+
+def _settle(state: TrainingState, stage: AbInitio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "_has_settled", lambda: True)
+    monkeypatch.setattr(stage, "_remember", lambda *_: None)
+    monkeypatch.setattr(stage.sampling, "step", lambda _: stage_visit())
+    stage.step(state, stage.sampling.next_members())
+
+
+def stage_visit() -> Any:
+    return type("Visit", (), {"mean_evidence": 1.0})()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "noise", "climbs"),
+    [
+        ([90, 210, 100], 2, True),
+        ([90, 210, 100], None, False),  # what holds a class is no noise
+        ([90, 90, 220], 2, False),  # most of all images: then it is maps that say little
+        ([180, 180, 40], 2, False),  # few take no class from anything
+        ([300, 0, 100], 2, False),  # there is another class to spare
+    ],
+)
+def test_where_noise_holds_a_class_maps_climb_once_more_without_it(
+    with_noise: tuple[TrainingState, AbInitio],
+    monkeypatch: pytest.MonkeyPatch,
+    sizes: list[int],
+    noise: int | None,
+    climbs: bool,
+) -> None:
+    state, stage = with_noise
+    _let_say(stage, sizes, noise=noise)
+    before, bound = stage.sampling, stage.max_images
+    _settle(state, stage, monkeypatch)
+    assert stage.is_done != climbs and (stage.sampling is not before) == climbs
+    if climbs:
+        assert stage.max_images == 2 * bound and not stage.gains
+        # Those of noise came last.
+        assert stage.sampling.members.tolist() == before.members[:300].tolist()
+        monkeypatch.undo()
+        _settle(state, stage, monkeypatch)
+        assert stage.is_done, "once"
+
+
+@pytest.mark.parametrize("is_bettered", [False, True])
+def test_what_climbed_without_noise_stays_if_more_of_it_is_needed(
+    with_noise: tuple[TrainingState, AbInitio], monkeypatch: pytest.MonkeyPatch, is_bettered: bool
+) -> None:
+    state, stage = with_noise
+    maps, members = stage.sampling.maps(), stage.sampling.members
+    state.classes.log_evidence[members] = stage.sampling.log_evidence
+    _settle(state, stage, monkeypatch)
+    monkeypatch.undo()
+    assert bool((state.classes.log_evidence[members[300:]] == 0).all())
+    # As well after a stop.
+    stage.load_state_dict(state, copy.deepcopy(stage.state_dict()))
+    stage.step(state, stage.sampling.next_members())
+    _let_say(stage, [90, 100, 110] if is_bettered else [150, 0, 150], noise=None)
+    said = stage.end(state, print)
+    assert ("100 images that noise explains better held a class" in said) == is_bettered
+    assert torch.equal(state.maps.values, maps) != is_bettered
+    evidence = state.classes.log_evidence[members]
+    assert bool((evidence[300:, 2] == (0.0 if is_bettered else -2.0)).all())
+
+
+def test_where_classes_are_counted_a_few_are_left_to_spare(prepare: Callable[..., Any], tmp_path: Path) -> None:
+    trainer, _ = prepare(tmp_path, n_classes=8, prune_classes=True)
+    state, stage = trainer.state, trainer.stages[0]
+    stage.begin(state)
+    state.classes.log_evidence[:] = 0.0
+    state.classes.log_evidence[::2, 2] = state.classes.log_evidence[1::2, 5] = 30.0
+    stage.end(state, print)
+    assert state.num_classes == 5 and len(state.maps.values) == 5
+    assert float(state.classes.log_posterior().exp().amax(1).mean()) > 0.99
+
+
+def test_a_stage_whose_bound_has_grown_says_so(
+    prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, listener = prepare(tmp_path)
+    step = AbInitio.step
+
+    def grows(stage: AbInitio, state: TrainingState, index: torch.Tensor) -> Any:
+        stage.max_images = 2000
+        return step(stage, state, index)
+
+    monkeypatch.setattr(AbInitio, "step", grows)
+    trainer.run()
+    assert listener.stages[:3] == ["ab initio", "ab initio", "search"]

@@ -80,3 +80,19 @@ def test_maps_learn_nothing_from_particles_held_out(state: TrainingState) -> Non
     done.add(state, rows, state.weighted(rows, done.summed), torch.ones(len(rows), 2))
     assert len(rows) and not bool(done.sums.denominator.any())
     assert done.num_seen == len(rows)
+
+
+@pytest.mark.parametrize(("num_noise", "counts"), [(0, 48.0), (12, 36.0), (30, 48.0)])
+def test_maps_learn_nothing_from_noise(
+    state: TrainingState, monkeypatch: pytest.MonkeyPatch, num_noise: int, counts: float
+) -> None:
+    """Unless half of all seem to be noise: then it is maps that show too little."""
+    state.classes.log_evidence[:] = torch.tensor([20.0, 0.0])
+    state.classes.log_evidence[:num_noise] = -20.0
+    assert int(state.classes.is_noise().sum()) == 48 - counts
+    counted: list[float] = []
+    done = _pass(state, _random_maps(state, 4, 0.1), LocalSteps(count=0))
+    monkeypatch.setattr(state, "is_held_out", lambda index: torch.zeros_like(index, dtype=torch.bool))
+    monkeypatch.setattr(done.sums, "add", lambda *args: counted.append(float(args[3].sum())))
+    done.add(state, ROWS, state.weighted(ROWS, done.summed), torch.tensor([1.0, 0.0]).expand(48, 2))
+    assert counted == [pytest.approx(counts, abs=0.01)]

@@ -10,6 +10,7 @@ import torch
 from cryohydra.errors import UserError
 from cryohydra.io.run_folder import RunFolder
 from cryohydra.model.checkpoint import load_checkpoint
+from cryohydra.training import ways_out
 from cryohydra.training.ways_out import WaysOut
 
 
@@ -39,8 +40,8 @@ def test_a_training_ends_with_the_classes_that_are_needed(
 
     def pruned(self: WaysOut, state: Any) -> bool:
         if self.prunes:
-            state.classes.log_evidence[:] = torch.tensor([0.0, -30.0, -30.0])
-            state.classes.log_evidence[::2] = torch.tensor([-30.0, -30.0, 0.0])
+            state.classes.log_evidence[:] = torch.tensor([30.0, 0.0, 0.0])
+            state.classes.log_evidence[::2] = torch.tensor([0.0, 0.0, 30.0])
         return prune(self, state)
 
     prune = WaysOut._prune
@@ -55,6 +56,31 @@ def test_a_training_ends_with_the_classes_that_are_needed(
     assert load_checkpoint(last).num_classes == 2
     again, _ = prepare(tmp_path, load=last, **settings)
     assert again.state.num_classes == 2
+
+
+@pytest.mark.parametrize("are_told", [False, True])
+def test_where_it_is_told_what_is_needed_the_rest_goes_before_anything_is_tried(
+    prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, are_told: bool
+) -> None:
+    """Two structures, and two more classes that explain the noise of one of them by chance."""
+    state = prepare(tmp_path, n_classes=4)[0].state
+    evidence = 30.0 + 0.7 * torch.randn(48, 4, generator=torch.Generator().manual_seed(0))
+    evidence[::2, 0] += 40
+    evidence[1::2, 1:] += 40
+    evidence[:12] = evidence[:12] if are_told else 30.0
+    state.classes.log_evidence[:] = evidence
+    state.classes.update_weights()
+    ways, tried = WaysOut(most_trials=3, newcomers=None, prunes=True), []
+
+    def settled(*_: Any) -> bool:
+        tried.append("another map")
+        return True
+
+    monkeypatch.setattr(ways.reseeding, "settled", settled)
+    monkeypatch.setattr(ways_out, "_cost_of_maps", lambda _: torch.zeros(4))
+    assert ways.open(state, is_in_doubt=True)
+    assert (state.num_classes, tried) == ((2, []) if are_told else (4, ["another map"]))
+    assert ways.open(state, is_in_doubt=True) and tried
 
 
 def test_an_encoder_reads_all_classes_at_once(prepare: Callable[..., Any], tmp_path: Path) -> None:

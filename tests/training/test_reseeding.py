@@ -16,7 +16,7 @@ from cryohydra.inference.reconstruction import particle_mask
 from cryohydra.inference.slices import GridSlicers, LatticeSlices
 from cryohydra.training import reseeding
 from cryohydra.training.map_pass import MapPass
-from cryohydra.training.reseeding import Reseeding, class_there_twice, find_split, sureness
+from cryohydra.training.reseeding import Reseeding, find_split
 from cryohydra.training.state import TrainingState
 from cryohydra.training.strangers import find_strangers
 
@@ -211,22 +211,3 @@ def test_a_trial_is_not_judged_in_maps_that_may_be_of_its_judges(state: Training
     assert trials.is_on_trial
     trials.keep_if_better(state)
     assert not trials.is_on_trial and trials.num_kept == 1
-
-
-def test_a_class_is_there_twice_if_its_images_are_surer_of_another_without_it() -> None:
-    """Two maps of one structure share its images; a vague class lies a little with all others."""
-    shared = torch.tensor([0.55, 0.35, 0.05, 0.05]).expand(60, 4)
-    clear = torch.tensor([0.0, 0.02, 0.96, 0.02]).expand(60, 4)
-    vague = torch.tensor([0.15, 0.1, 0.15, 0.6]).expand(20, 4)
-    posterior = torch.cat([shared, clear, vague])
-    assert class_there_twice(posterior) == 1
-    assert class_there_twice(posterior, torch.tensor([False, True, False, False])) == 0
-    assert class_there_twice(torch.cat([clear, vague])) is None
-    # That most of what is left goes to one other class does not make a class superfluous.
-    sure = torch.tensor([[0.97, 0.02, 0.01], [0.02, 0.97, 0.01], [0.01, 0.02, 0.97]])
-    assert class_there_twice(sure) is None
-    # A structure in two classes is told as well as any other: 0.9 of the images that share two, 0.96 of the others.
-    assert sureness(torch.cat([shared, clear])) == pytest.approx(0.93)
-    assert sureness(sure) == pytest.approx(0.97)
-    # One of two classes inherits all of the other whatever they show.
-    assert class_there_twice(torch.tensor([[0.6, 0.4], [0.4, 0.6]])) is None

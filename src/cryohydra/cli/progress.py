@@ -27,7 +27,8 @@ class Progress:
         self._total = self._done = 0
 
     def stage_begins(self, name: str, total_images: int) -> None:
-        """Start counting; `total_images` is an upper bound."""
+        """Start counting, also anew; `total_images` is an upper bound."""
+        self.close()
         self._name, self._total, self._done = name, total_images, 0
         self._begun = self._told = time.monotonic()
         LOG.info("%s begins, up to %d image visits", name, total_images)

@@ -90,7 +90,12 @@ def _ab_initio(settings: Settings, state: TrainingState, bound: int) -> AbInitio
         first_radius=min(Annealing.first_radius, last_radius),
         last_radius=last_radius,
     )
-    return AbInitio(annealing, num_images=num_images, batch_size=-(-num_images // num_parts))
+    return AbInitio(
+        annealing,
+        num_images=num_images,
+        batch_size=-(-num_images // num_parts),
+        prunes=settings.prune_classes,
+    )
 
 
 def build_search(

@@ -210,9 +210,20 @@ class ClassMaps:
 
     def known_radius(self, least_correlation: float = _KNOWN) -> int:
         """The highest frequency, in Fourier pixels, to which the halves of the best known class agree so well."""
+        return int(self._is_known(least_correlation).sum(1).max()) - 1
+
+    def signal(self) -> Float[Tensor, "k r"]:
+        """Part of each shell that is no noise, up to where halves agree no more.
+
+        2 FSC / (1 + FSC) of maps of all images (Rosenthal and Henderson, J. Mol. Biol. 2003).
+        """
+        correlation = self.half_correlation.clamp(0, 1)
+        return 2 * correlation / (1 + correlation) * self._is_known(_KNOWN)
+
+    def _is_known(self, least_correlation: float) -> Int[Tensor, "k r"]:
         known = (self.half_correlation > least_correlation).int()
         known[:, 0] = 1
-        return int(known.cumprod(1).sum(1).max()) - 1
+        return known.cumprod(1)
 
 
 @dataclass(frozen=True)

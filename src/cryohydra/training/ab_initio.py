@@ -4,6 +4,8 @@ All maps climb together by Gibbs sampling (`GibbsSampling`), on some of the imag
 begin hot and cool slowly: in cold maps that know nothing yet, images freeze in wrong poses and classes (deterministic
 annealing, Rose, Proc. IEEE 1998). What they do not show is looked for in the search, once all else has settled
 (`Newcomers`).
+
+Where images of noise alone have taken a class, maps climb once more without them (`EarlierClimb`).
 """
 
 from collections.abc import Iterator
@@ -13,7 +15,9 @@ import torch
 
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.inference.reconstruction import ClassMaps
+from cryohydra.inference.selection import needed_classes
 from cryohydra.training.annealing import Annealing
+from cryohydra.training.earlier_climb import EarlierClimb
 from cryohydra.training.gibbs import GibbsSampling, Visit
 from cryohydra.training.ground import Ground
 from cryohydra.training.listener import Tell
@@ -31,26 +35,32 @@ _SWEEPS_TO_SETTLE, _LEAST_GAIN = 6, 0.003
 _SWEEPS_IF_SURE, _LEAST_GAIN_IF_SURE = 4, 0.01
 """The same where classes are told, whatever maps do: then the search sharpens poses better."""
 
+_NUM_SPARE = 3
+"""Classes beside those needed for what ab initio has not told, where their number is to be found."""
+
 
 class AbInitio(Stage):
     """Finds K maps and rough poses with nothing known."""
 
     name = "ab initio"
 
-    def __init__(self, annealing: Annealing, *, num_images: int, batch_size: int):
+    def __init__(self, annealing: Annealing, *, num_images: int, batch_size: int, prunes: bool = False):
         """Plan the stage.
 
         Args:
             num_images: On which maps climb, drawn from all; where there are fewer, some count several times.
             batch_size: About how many of them a step draws anew.
+            prunes: Whether classes that images can do without are taken away in the end, but for a few to spare.
         """
         self.annealing = annealing
-        self.num_images, self.batch_size = num_images, batch_size
+        self.num_images, self.batch_size, self.prunes = num_images, batch_size, prunes
         self.max_images = annealing.num_steps * batch_size
         self.gains: list[float] = []
         """Mean evidence of each step's images by this visit alone, over that of noise alone."""
         self.settles_from: int | None = None
         """The step from which maps settle; None while they climb."""
+        self.earlier: EarlierClimb | None = None
+        """What maps had come to before they climbed once more; None if they did not."""
 
     def begin(self, state: TrainingState) -> None:
         """Lay images into every class at random."""
@@ -77,30 +87,63 @@ class AbInitio(Stage):
         self._remember(state, rows, visit)
         self._show(state)
         self.gains.append(visit.mean_evidence)
-        self.is_done = sampling.is_done or self._has_settled()
-        return StepResult(loss=-self.gains[-1], note=f"band {radius}")
+        # What its bound ended has no time for more.
+        self.is_done = sampling.is_done or (self._has_settled() and not self._climbs_once_more(state))
+        return StepResult(loss=-visit.mean_evidence, note=f"band {radius}")
 
     def end(self, state: TrainingState, tell: Tell) -> str:
         """Leave the maps of all images that lie in them, and the classes' shares of these."""
-        state.maps = _as_maps(self.sampling, self.sampling.maps())
-        rows = self.sampling.members.unique().to(state.device)
+        sampling, earlier, note = self.sampling, self.earlier, ""
+        maps, members = sampling.maps(), sampling.members
+        if earlier is not None and earlier.is_bettered(sampling):
+            note = f" {int(earlier.is_noise.sum())} images that noise explains better held a class; they are set aside."
+        elif earlier is not None:
+            earlier.put_back(state)
+            maps, members = earlier.maps, earlier.members
+        state.maps = _as_maps(sampling, maps)
+        rows = members.unique().to(state.device)
+        if self.prunes and state.seeds is None:
+            note += f" Those needed of {state.num_classes} classes, and {_NUM_SPARE} at most to spare, are left."
+            state.keep_classes(needed_classes(state.classes.log_evidence[rows], num_spare=_NUM_SPARE))
         state.classes.update_weights(rows)
         shares = state.classes.log_posterior(rows).exp().mean(0).tolist()
         return (
-            f"Ab initio: {state.num_classes} maps of {len(self.sampling.members)} images to "
-            f"{self.annealing.last_radius} Fourier pixels; shares "
-            + ", ".join(f"{share:.2f}" for share in shares)
-            + "."
+            f"Ab initio: {state.num_classes} maps of {len(members)} images to {self.annealing.last_radius} Fourier "
+            f"pixels; shares " + ", ".join(f"{share:.2f}" for share in shares) + f".{note}"
         )
 
     def state_dict(self) -> dict[str, Any]:
         """Where the images lie."""
-        return {"sampling": self.sampling.state_dict(), "gains": self.gains, "settles_from": self.settles_from}
+        return {
+            "sampling": self.sampling.state_dict(),
+            "gains": self.gains,
+            "settles_from": self.settles_from,
+            "earlier": None if self.earlier is None else vars(self.earlier),
+            "max_images": self.max_images,
+        }
 
     def load_state_dict(self, state: TrainingState, saved: dict[str, Any]) -> None:
         """Go on from there."""
         self.sampling.load_state_dict(state, saved["sampling"])
         self.gains, self.settles_from = saved["gains"], saved["settles_from"]
+        self.earlier = None if saved["earlier"] is None else EarlierClimb.restored(saved["earlier"], state.device)
+        self.max_images = saved["max_images"]
+
+    def _climbs_once_more(self, state: TrainingState) -> bool:
+        """Begin anew without images of noise, if they hold a class for the first time; whether it does."""
+        # Where something is known of classes, none is left to chance.
+        if self.earlier is not None or state.seeds is not None:
+            return False
+        self.earlier = EarlierClimb.of(state, self.sampling)
+        if self.earlier is None:
+            return False
+        self.earlier.set_aside(state)
+        self.sampling = GibbsSampling.from_nothing(
+            state, self.sampling.ground, self.annealing, self.earlier.rest, state.num_classes
+        )
+        self.gains, self.settles_from = [], None
+        self.max_images += self.annealing.num_steps * self.batch_size
+        return True
 
     def _has_settled(self) -> bool:
         """Whether cold maps explain no more; once they hardly climb, more draws of an image count, and they settle."""

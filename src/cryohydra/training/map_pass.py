@@ -75,6 +75,7 @@ class MapPass:
         self.summed = state.band(min(lattice.radius, widened(radius) + 1))
         self._room = lattice, state.num_classes, state.device
         self._sums = sums
+        self._log_odds_of_noise = state.classes.log_odds_of_noise()
         self.num_seen = 0
         self.evidence = torch.zeros((), device=state.device)
         """Summed over the images seen."""
@@ -176,8 +177,12 @@ class MapPass:
         rotation: Float[Tensor, "b c t 3 3"],
         shift_px: Float[Tensor, "b c t 2"],
     ) -> None:
-        """Add images at several classes and poses each, but for those held out; shifts known beforehand not counted."""
-        weight = torch.where(state.is_held_out(rows)[:, None], 0.0, weight)
+        """Add images at several classes and poses each, shifts known beforehand not counted.
+
+        But for those held out; noise alone counts as little as it is likely.
+        """
+        is_particle = torch.sigmoid(state.classes.log_probability(rows) - self._log_odds_of_noise)
+        weight = torch.where(state.is_held_out(rows), 0.0, is_particle)[:, None] * weight
         part = part_of(rows, self.sums.num_parts)
         self.sums.add(images, self.summed, part, weight, class_index, rotation, shift_px)
 

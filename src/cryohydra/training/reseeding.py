@@ -17,13 +17,12 @@ from sklearn.cluster import KMeans
 from cryohydra._typing import Bool, Float, Int, Tensor
 from cryohydra.fourier.lattice import Lattice, enlarge
 from cryohydra.inference.reconstruction import ClassMaps
-from cryohydra.inference.selection import CLEARLY_MISSED, is_better, without_the_least_missed
+from cryohydra.inference.selection import CLEARLY_MISSED, class_there_twice, is_better, without_the_least_missed
 from cryohydra.inference.told_apart import ClassResiduals
 from cryohydra.training.class_variation import posed_images, vary
 from cryohydra.training.state import TrainingState
 from cryohydra.training.strangers import find_strangers
 
-_LEAST = 1e-20
 _FEWEST_TO_SPLIT = 100
 _MOST_ASKED = 2000
 """Images of a class that are asked whether they differ."""
@@ -224,44 +223,6 @@ def _hardly_missed(state: TrainingState, most_missed: float, stays: Bool[Tensor,
     """The class missed least, if by less than so many nats for each of its images; None if all are missed more."""
     kept = without_the_least_missed(state.classes.log_evidence, state.num_classes - 1, most_missed, stays).tolist()
     return next((k for k in range(state.num_classes) if k not in kept), None)
-
-
-def class_there_twice(posterior: Float[Tensor, "n k"], stays: Bool[Tensor, "k"] | None = None) -> int | None:
-    """The smaller of two classes that share their images: were one not there, they would be surer of the other.
-
-    Images of a class that nothing else shows would be less sure of any other. Of two classes alone each takes all
-    of the other's: there is none twice.
-
-    Args:
-        stays: Whether a class is never given up.
-    """
-    num_classes = posterior.shape[1]
-    if num_classes < 3:
-        return None
-    share, surest = posterior.sum(0), posterior.amax(1)
-    heir, is_surer = [], []
-    for k in range(num_classes):
-        others = posterior.clone()
-        others[:, k] = 0
-        others = others / others.sum(1, keepdim=True).clamp(min=_LEAST)
-        heir.append(int((posterior[:, k] @ others).argmax()))
-        is_surer.append(float(posterior[:, k] @ (others.amax(1) - surest)) > 0)
-    twice = [
-        k
-        for k in range(num_classes)
-        if heir[heir[k]] == k and is_surer[k] and is_surer[heir[k]] and not (stays is not None and bool(stays[k]))
-    ]
-    return min(twice, key=lambda k: float(share[k])) if twice else None
-
-
-def sureness(posterior: Float[Tensor, "n k"]) -> float:
-    """Mean probability of the images' likeliest structure: classes that show the same one count as one."""
-    while (twice := class_there_twice(posterior)) is not None:
-        others = torch.cat([posterior[:, :twice], posterior[:, twice + 1 :]], dim=1)
-        heir = (posterior[:, twice] @ (others / others.sum(1, keepdim=True).clamp(min=_LEAST))).argmax()
-        others[:, heir] += posterior[:, twice]
-        posterior = others
-    return float(posterior.amax(1).mean())
 
 
 @dataclass(frozen=True)

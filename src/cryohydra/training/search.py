@@ -11,6 +11,7 @@ from cryohydra.geometry.so3_grid import angular_step, level_for_step
 from cryohydra.inference.local_search import LocalSteps
 from cryohydra.inference.pose_search.base import PoseSearch, SearchPlan
 from cryohydra.inference.reconstruction import particle_mask
+from cryohydra.inference.selection import sureness
 from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.inference.slices import GridSlicers, LatticeSlices, SliceSource
 from cryohydra.model.slices import FieldSlices
@@ -20,7 +21,6 @@ from cryohydra.training.handover import find_variation, fit_fields
 from cryohydra.training.listener import Tell
 from cryohydra.training.map_pass import MapPass, widened
 from cryohydra.training.parts import Parts, batches_of_parts
-from cryohydra.training.reseeding import sureness
 from cryohydra.training.search_pass import SearchPass, explained_badly, which_matter
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import SURE, TrainingState
@@ -146,7 +146,9 @@ class Searching(Stage):
         """Whether structures are not told well; a trial is judged by maps of the kind that it began with."""
         if self.ways_out.reseeding.is_on_trial:
             return self.course.is_in_doubt
-        return sureness(state.classes.log_posterior().exp()) < SURE
+        # What holds noise alone is sure of no class, however well they are told.
+        posterior = state.classes.log_posterior().exp()[~state.classes.is_noise()]
+        return sureness(posterior) < SURE
 
     def _begin_pass(self, state: TrainingState) -> MapPass:
         self.course.begin_pass(self._doubts(state))

@@ -14,6 +14,7 @@ from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.inference.evidence import log_class_posterior
 from cryohydra.inference.images import WeightedImages, weigh_images
+from cryohydra.inference.junk import junk_log_odds
 from cryohydra.inference.partition import is_held_out
 from cryohydra.inference.reconstruction import ClassMaps
 from cryohydra.inference.shift_prior import ShiftPrior
@@ -51,9 +52,21 @@ class ClassTable(nn.Module):
         """Log probability of each class, eq. 3."""
         return log_class_posterior(self.log_weight, self.log_evidence[index])
 
-    def log_probability(self) -> Float[Tensor, "n"]:
+    def log_probability(self, index: Int[Tensor, "b"] | slice = slice(None)) -> Float[Tensor, "b"]:
         """Of each particle over that of noise alone, all classes together."""
-        return torch.logsumexp(self.log_weight + self.log_evidence, dim=1)
+        return torch.logsumexp(self.log_weight + self.log_evidence[index], dim=1)
+
+    def log_odds_of_noise(self) -> Float[Tensor, ""]:
+        """Of a particle to be noise alone, as far as its own evidence is not known.
+
+        Minus infinity if half of all seem to be: then maps show too little to tell.
+        """
+        log_odds = junk_log_odds(self.log_probability())
+        return torch.where(log_odds < 0, log_odds, -torch.inf)
+
+    def is_noise(self) -> Bool[Tensor, "n"]:
+        """Whether each particle is rather noise alone than of any class."""
+        return self.log_probability() < self.log_odds_of_noise()
 
     def keep_classes(self, kept: Int[Tensor, "m"]) -> None:
         """Forget all other classes; those kept share the particles between them."""

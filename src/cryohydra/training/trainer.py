@@ -76,7 +76,7 @@ class Trainer:
             seen = self.stage_state["seen"]
         self.listener.stage_begins(stage.name, max(stage.max_images - seen, 0))
         monitor.stage_begins(stage.name, stage.max_images, seen)
-        begun, sentence = seen, ""
+        begun, announced, sentence = seen, stage.max_images, ""
         try:
             while seen < stage.max_images and not stage.is_done:
                 begun = seen
@@ -89,6 +89,10 @@ class Trainer:
                     monitor.advanced(state, len(index), result)
                     if stage.is_done or seen >= max(stage.max_images, visits_per_epoch):
                         break
+                if stage.max_images != announced:
+                    announced = stage.max_images
+                    self.listener.stage_begins(stage.name, announced - seen)
+                    monitor.stage_begins(stage.name, announced, seen)
                 is_last = stage.is_done or seen >= stage.max_images
                 if not is_last and self.save_interval and (state.epoch + 1) % self.save_interval == 0:
                     self.writer.write(state, number, {"stage": stage.state_dict(), "seen": seen})

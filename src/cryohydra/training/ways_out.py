@@ -1,20 +1,21 @@
 """What may lift a search out of where it has settled: trials with other maps, newcomers, in the end fewer classes."""
 
+import math
 from typing import Any
 
+import torch
+
+from cryohydra._typing import Bool, Float, Tensor
 from cryohydra.fourier.lattice import enlarge
-from cryohydra.inference.selection import without_the_least_missed
+from cryohydra.inference.selection import fitted_log_weight, needed_classes
 from cryohydra.training.annealing import Annealing
 from cryohydra.training.newcomers import Doubted, Newcomers
 from cryohydra.training.reseeding import Reseeding
 from cryohydra.training.stage import StepResult
-from cryohydra.training.state import TrainingState
+from cryohydra.training.state import SURE, TrainingState
 
-_NEEDED = 1.0
-"""Nats for each of its images by which a class must be missed to stay when classes are pruned."""
-_MOST_CALLS = 2
-"""For newcomers; for a second only if the first were of use."""
-_SAVED = ("prunes", "num_pruned", "kept_before_calls")
+_LEAST = 1e-20
+_SAVED = ("prunes", "num_pruned", "may_call")
 
 
 class WaysOut:
@@ -32,8 +33,8 @@ class WaysOut:
         self.plan_of_newcomers = newcomers
         self.doubted: Doubted | None = None
         """In whose place newcomers are to climb before the next pass; None if none are due."""
-        self.kept_before_calls: list[int] = []
-        """For each call for newcomers, how many trials had been kept by then."""
+        self.may_call = newcomers is not None
+        """Whether newcomers may still be called, which they are once."""
         self.newcomers: Newcomers | None = None
         self._attempts_before: dict[str, Any] | None = None
         """Attempts of newcomers that were over when the training was stopped."""
@@ -50,9 +51,11 @@ class WaysOut:
         Args:
             is_in_doubt: Whether classes are not told well.
         """
+        if self._needed_are_told(state) and self._prune(state):
+            return True
         if self.reseeding.settled(state, is_in_doubt):
             return True
-        self.doubted = Doubted.of(state) if is_in_doubt and self._may_call() else None
+        self.doubted = Doubted.of(state) if is_in_doubt and self.may_call else None
         return self.are_newcomers_due or self._prune(state)
 
     def climb(self, state: TrainingState) -> tuple[StepResult, bool]:
@@ -68,8 +71,7 @@ class WaysOut:
         newcomers, goes_on = self.newcomers, True
         gain, note = newcomers.step(state)
         if newcomers.is_done:
-            self.kept_before_calls.append(self.reseeding.num_kept)
-            self.newcomers, self.doubted, maps = None, None, newcomers.chosen()
+            self.newcomers, self.doubted, self.may_call, maps = None, None, False, newcomers.chosen()
             if maps is None:
                 goes_on = self._prune(state)
             else:
@@ -106,19 +108,40 @@ class WaysOut:
         self.doubted = None if doubted is None else Doubted(tuple(doubted["classes"]), doubted["members"].cpu())
         self._attempts_before = saved["attempts"]
 
-    def _may_call(self) -> bool:
-        """Whether newcomers may be called, and those called before were of use."""
-        calls = self.kept_before_calls
-        were_of_use = not calls or self.reseeding.num_kept > calls[-1]
-        return self.plan_of_newcomers is not None and len(calls) < _MOST_CALLS and were_of_use
+    def _needed_are_told(self, state: TrainingState) -> bool:
+        """Whether nothing is in doubt but which of several classes shows a structure: others need not be looked for."""
+        if not self.prunes or self.reseeding.is_on_trial:
+            return False
+        evidence = state.classes.log_evidence[~state.classes.is_noise()]
+        evidence = evidence[:, needed_classes(evidence, _cost_of_maps(state), _stays(state))]
+        posterior = torch.softmax(evidence + fitted_log_weight(evidence), dim=1)
+        return float(posterior.amax(1).mean()) > SURE
 
     def _prune(self, state: TrainingState) -> bool:
         """Take away, once, the classes that images can do without; whether there were any."""
         if not self.prunes:
             return False
         self.prunes = False
-        stays = None if state.seeds is None else state.seeds.is_seeded
-        kept = without_the_least_missed(state.classes.log_evidence, 1, _NEEDED, stays)
+        kept = needed_classes(state.classes.log_evidence, _cost_of_maps(state), _stays(state))
         self.num_pruned = state.num_classes - len(kept)
         state.keep_classes(kept)
         return self.num_pruned > 0
+
+
+def _stays(state: TrainingState) -> Bool[Tensor, "k"] | None:
+    return None if state.seeds is None else state.seeds.is_seeded
+
+
+def _cost_of_maps(state: TrainingState) -> Float[Tensor, "k"]:
+    """Nats that the images of each class lose in all by the noise of its map, in maps that they are no part of.
+
+    Half a nat for each number that they determine: of the coefficients of a shell the part of the box that the map
+    fills, as far as they are signal. In the map of another class the same images would take away as much of its noise.
+    """
+    assert state.maps is not None
+    signal = state.maps.signal()
+    shell = torch.arange(signal.shape[1], device=signal.device)
+    density = torch.stack([state.class_map(k).clamp(min=0).flatten() for k in range(state.num_classes)])
+    # Of a density that is the same wherever it is not zero this is where it is not zero.
+    filled = density.sum(1).square() / (density.square().sum(1) * density.shape[1]).clamp(min=_LEAST)
+    return 0.5 * filled * (4 * math.pi * shell.square() * signal).sum(1)
