@@ -153,7 +153,7 @@ def run_set(name: str, seed: int, folder: Path, args: argparse.Namespace) -> Row
         if command[0] == "train":
             row["seconds"] = time.monotonic() - begun
     row["largest_so_far_gib"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    row["stages"] = stage_seconds(out / "out" / "training.log")
+    row["stages"] = {name: vars(told) for name, told in stages_of(out / "out" / "training.log").items()}
     return row | figures(json.loads((out / "score.json").read_text()))
 
 
@@ -163,21 +163,34 @@ def drgnai(arguments: Sequence[object], timeout: float) -> subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
 
 
-def stage_seconds(log: Path) -> dict[str, float]:
-    """How long each stage took, from the times of its first and last lines."""
-    seconds: dict[str, float] = {}
-    name, begun = "", datetime.min
+@dataclass(frozen=True)
+class StageTold:
+    """What the log tells of a stage."""
+
+    seconds: float
+    image_visits: int
+
+
+def stages_of(log: Path) -> dict[str, StageTold]:
+    """How long each stage took and how many images it looked at; one that begins anew counts in all.
+
+    Images of newcomers are not among those of the search.
+    """
+    stages: dict[str, StageTold] = {}
+    begun = datetime.min
     for line in log.read_text().splitlines():
         found = re.match(r"(\S+ \S+),\d+ INFO cryohydra: (.*)", line)
         if found is None:
             continue
         when = datetime.fromisoformat(found[1])
-        if " begins, up to" in found[2]:
-            name, begun = found[2].split(" begins")[0], when
-        elif name:
-            seconds[name] = (when - begun).total_seconds()
-            name = ""
-    return seconds
+        made = re.match(r"(.*) made (\d+) image visits", found[2])
+        if made is not None:
+            before = stages.get(made[1], StageTold(0.0, 0))
+            seconds = before.seconds + (when - begun).total_seconds()
+            stages[made[1]] = StageTold(seconds, before.image_visits + int(made[2]))
+        elif " begins, up to" in found[2]:
+            begun = when
+    return stages
 
 
 def figures(score: Row) -> Row:
@@ -200,14 +213,17 @@ def _degrees(one: Row) -> float:
     return float(one["pose_error_degrees"] if pseudo is None else pseudo)
 
 
-_COLUMNS = ["set", "seed", "ended", "s", "s per stage", "GiB so far", "ARI", "accuracy", "calibration"]
+_COLUMNS = ["set", "seed", "ended", "s", "s per stage (images/s)", "GiB so far", "ARI", "accuracy", "calibration"]
 _COLUMNS += ["degrees of pose", "FSC 0.5 in A", "ceiling in A", "motion"]
 
 
 def _cells(row: Row) -> list[str]:
     if row["ended"] != "ok":
         return [row["set"], str(row["seed"]), row["ended"], *[""] * (len(_COLUMNS) - 3)]
-    stages = ", ".join(f"{name} {seconds:.0f}" for name, seconds in row["stages"].items())
+    stages = ", ".join(
+        f"{name} {told['seconds']:.0f} ({told['image_visits'] / max(told['seconds'], 1e-9):.0f})"
+        for name, told in row["stages"].items()
+    )
     motion = " ".join(f"{value:.2f}" for value in row["motion"] if value is not None)
     return [
         *(

@@ -38,11 +38,17 @@ def test_a_stage_that_begins_anew_has_one_bar(monkeypatch: pytest.MonkeyPatch) -
 def test_sentences_reach_the_log(tmp_path: Path) -> None:
     path = tmp_path / "training.log"
     with logging_to(path):
-        Progress().says("All is well.")
+        progress = Progress()
+        for images in (70, 30):
+            progress.stage_begins("ab initio", 100)
+            progress.advanced(images, "")
+        progress.stage_ends("All is well.")
         logging.getLogger("cryohydra.training").info("A detail.")
     logging.getLogger("cryohydra").info("Too late.")
     text = path.read_text()
     assert "All is well." in text
+    # The second time that it begins it counts anew.
+    assert "ab initio made 70 image visits" in text and "ab initio made 30 image visits" in text
     assert "A detail." in text
     assert "Too late." not in text
 

@@ -28,7 +28,7 @@ class Progress:
 
     def stage_begins(self, name: str, total_images: int) -> None:
         """Start counting, also anew; `total_images` is an upper bound."""
-        self.close()
+        self._stop()
         self._name, self._total, self._done = name, total_images, 0
         self._begun = self._told = time.monotonic()
         LOG.info("%s begins, up to %d image visits", name, total_images)
@@ -49,7 +49,7 @@ class Progress:
 
     def stage_ends(self, sentence: str) -> None:
         """Stop counting and say how it ended."""
-        self.close()
+        self._stop()
         self.says(sentence)
 
     def says(self, sentence: str) -> None:
@@ -63,6 +63,12 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+    def _stop(self) -> None:
+        self.close()
+        if self._done:
+            LOG.info("%s made %d image visits", self._name, self._done)
+            self._done = 0
 
     def _line(self, note: str) -> str:
         seconds = time.monotonic() - self._begun
