@@ -58,16 +58,16 @@ def test_a_training_ends_with_the_classes_that_are_needed(
     assert again.state.num_classes == 2
 
 
-@pytest.mark.parametrize("are_told", [False, True])
+@pytest.mark.parametrize(("are_told", "nats"), [(False, 40.0), (True, 40.0), (False, 4.5)])
 def test_where_it_is_told_what_is_needed_the_rest_goes_before_anything_is_tried(
-    prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, are_told: bool
+    prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, are_told: bool, nats: float
 ) -> None:
     """Two structures, and two more classes that explain the noise of one of them by chance."""
     state = prepare(tmp_path, n_classes=4)[0].state
     evidence = 30.0 + 0.7 * torch.randn(48, 4, generator=torch.Generator().manual_seed(0))
-    evidence[::2, 0] += 40
-    evidence[1::2, 1:] += 40
-    evidence[:12] = evidence[:12] if are_told else 30.0
+    evidence[::2, 0] += nats
+    evidence[1::2, 1:] += nats
+    evidence[:12] = evidence[:12] if are_told or nats < 40 else 30.0
     state.classes.log_evidence[:] = evidence
     state.classes.update_weights()
     ways, tried = WaysOut(most_trials=3, newcomers=None, prunes=True), []

@@ -7,7 +7,7 @@ import torch
 
 from cryohydra._typing import Bool, Float, Tensor
 from cryohydra.fourier.lattice import enlarge
-from cryohydra.inference.selection import fitted_log_weight, needed_classes
+from cryohydra.inference.selection import Missed, fitted_log_weight, needed_classes
 from cryohydra.training.annealing import Annealing
 from cryohydra.training.newcomers import Doubted, Newcomers
 from cryohydra.training.reseeding import Reseeding
@@ -15,6 +15,8 @@ from cryohydra.training.stage import StepResult
 from cryohydra.training.state import SURE, TrainingState
 
 _LEAST = 1e-20
+_TOLD = 5.0
+"""Nats for each of its images by which a class is missed that is no mixture of others."""
 _SAVED = ("prunes", "num_pruned", "may_call")
 
 
@@ -109,13 +111,17 @@ class WaysOut:
         self._attempts_before = saved["attempts"]
 
     def _needed_are_told(self, state: TrainingState) -> bool:
-        """Whether nothing is in doubt but which of several classes shows a structure: others need not be looked for."""
+        """Whether nothing is in doubt but which of several classes shows a structure: others need not be looked for.
+
+        A class that is missed by less may be several structures whose poses nothing knows yet.
+        """
         if not self.prunes or self.reseeding.is_on_trial:
             return False
         evidence = state.classes.log_evidence[~state.classes.is_noise()]
         evidence = evidence[:, needed_classes(evidence, _cost_of_maps(state), _stays(state))]
         posterior = torch.softmax(evidence + fitted_log_weight(evidence), dim=1)
-        return float(posterior.amax(1).mean()) > SURE
+        is_told = float(posterior.amax(1).mean()) > SURE
+        return is_told and bool(Missed.of(evidence).by_more_than(_TOLD).all())
 
     def _prune(self, state: TrainingState) -> bool:
         """Take away, once, the classes that images can do without; whether there were any."""
