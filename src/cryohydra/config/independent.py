@@ -88,6 +88,8 @@ def search_halves_apart(
         # Of a common outline the halves would learn more in common than the start holds.
         apart = rigid.model_copy(update={"l_end": widest})
         # A trial kept in one half only would make a class another structure there.
+        # Chosen by how well they fit the start, images would agree beyond it.
+        state.classes.may_be_noise = False
         stage = build_search(apart, state, bound, radius, most_trials=0, follows_density=False)
         listener.stage_begins(f"half {h + 1}", stage.max_images)
         for count, note in search_anew(state, stage):

@@ -47,6 +47,8 @@ class ClassTable(nn.Module):
         self.register_buffer("log_weight", torch.full((num_classes,), -math.log(num_classes)))
         self.pseudo_particles: Tensor | float = 1.0
         """Of each class, counted with the particles: what is known of the shares beforehand; some keep it alive."""
+        self.may_be_noise = True
+        """Whether a particle may be noise alone; else every one counts in full, however little maps explain of it."""
 
     def log_posterior(self, index: Int[Tensor, "b"] | slice = slice(None)) -> Float[Tensor, "b k"]:
         """Log probability of each class, eq. 3."""
@@ -59,10 +61,10 @@ class ClassTable(nn.Module):
     def log_odds_of_noise(self) -> Float[Tensor, ""]:
         """Of a particle to be noise alone, as far as its own evidence is not known.
 
-        Minus infinity if half of all seem to be: then maps show too little to tell.
+        Minus infinity if none may be, or if half of all seem to be: then maps show too little to tell.
         """
         log_odds = junk_log_odds(self.log_probability())
-        return torch.where(log_odds < 0, log_odds, -torch.inf)
+        return torch.where((log_odds < 0) & self.may_be_noise, log_odds, -torch.inf)
 
     def is_noise(self) -> Bool[Tensor, "n"]:
         """Whether each particle is rather noise alone than of any class."""
