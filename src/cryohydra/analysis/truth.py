@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from cryohydra._typing import Bool, Float, Tensor
+from cryohydra._typing import Float, Tensor
 from cryohydra.analysis.agreement import (
     Calibration,
     calibration,
@@ -147,7 +147,8 @@ def score_run(run: Path, truth: Truth, epoch: int = -1, ceiling: Float[Tensor, "
             f"The run in {run} used particle {index.max()} of its input, but the truth is of {len(truth.labels)} "
             "particles; give the folder from which the run's particles came."
         )
-    is_junk, is_called_junk = truth.is_junk[index], _held_for_junk(latents)
+    is_junk = truth.is_junk[index]
+    is_called_junk = junk_probability(torch.from_numpy(latents.log_evidence)).numpy() > 0.5
     latents = latents.of(~is_junk)
     labels, found = truth.labels[latents.particle_index], latents.best_class
     num_run_classes = latents.class_probability.shape[1]
@@ -171,10 +172,6 @@ def score_run(run: Path, truth: Truth, epoch: int = -1, ceiling: Float[Tensor, "
         num_junk_told=int(is_called_junk[is_junk].sum()),
         num_called_junk=int(is_called_junk[~is_junk].sum()),
     )
-
-
-def _held_for_junk(latents: Latents) -> Bool[np.ndarray, "n"]:
-    return (junk_probability(torch.from_numpy(latents.log_evidence)) > 0.5).numpy()
 
 
 def _score_class(

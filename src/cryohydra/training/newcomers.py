@@ -51,8 +51,8 @@ class Doubted:
         Of classes that are nearly empty one is among them at most.
         """
         stays = _nearly_empty_but_one(state)
-        if state.seeds is not None:
-            stays |= state.seeds.is_seeded
+        if state.stays is not None:
+            stays |= state.stays
         fewest = max(_FEWEST_DOUBTED, round(_DOUBTED * state.num_classes))
         most = max(fewest, int(_MOST_DOUBTED * state.num_classes))
         found = None

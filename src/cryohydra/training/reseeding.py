@@ -199,7 +199,7 @@ def find_split(state: TrainingState, is_in_doubt: bool) -> Split | None:
     for the class whose images are least sure of theirs. One that is missed little is given up also for the strangers
     of a class, where classes are told.
     """
-    stays = None if state.seeds is None else state.seeds.is_seeded
+    stays = state.stays
     twice = class_there_twice(state.classes.log_posterior().exp(), stays)
     free = _hardly_missed(state, CLEARLY_MISSED, stays) if twice is None else twice
     if free is None:

@@ -122,6 +122,11 @@ class TrainingState:
         """K."""
         return self.mixture.num_classes
 
+    @property
+    def stays(self) -> Bool[Tensor, "k"] | None:
+        """Whether a class is never given up, since it was asked for; None if all may be."""
+        return None if self.seeds is None else self.seeds.is_seeded
+
     def keep_classes(self, kept: Int[Tensor, "m"]) -> None:
         """Forget all other classes: their fields, maps and all that is known of particles in them."""
         parts = (self.mixture, self.poses, self.conformations, self.classes, self.scores)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from cryohydra._typing import Bool, Float, Tensor
+from cryohydra._typing import Float, Tensor
 from cryohydra.fourier.lattice import enlarge
 from cryohydra.inference.selection import Missed, fitted_log_weight, needed_classes
 from cryohydra.training.annealing import Annealing
@@ -118,7 +118,7 @@ class WaysOut:
         if not self.prunes or self.reseeding.is_on_trial:
             return False
         evidence = state.classes.log_evidence[~state.classes.is_noise()]
-        evidence = evidence[:, needed_classes(evidence, _cost_of_maps(state), _stays(state))]
+        evidence = evidence[:, needed_classes(evidence, _cost_of_maps(state), state.stays)]
         posterior = torch.softmax(evidence + fitted_log_weight(evidence), dim=1)
         is_told = float(posterior.amax(1).mean()) > SURE
         return is_told and bool(Missed.of(evidence).by_more_than(_TOLD).all())
@@ -128,14 +128,10 @@ class WaysOut:
         if not self.prunes:
             return False
         self.prunes = False
-        kept = needed_classes(state.classes.log_evidence, _cost_of_maps(state), _stays(state))
+        kept = needed_classes(state.classes.log_evidence, _cost_of_maps(state), state.stays)
         self.num_pruned = state.num_classes - len(kept)
         state.keep_classes(kept)
         return self.num_pruned > 0
-
-
-def _stays(state: TrainingState) -> Bool[Tensor, "k"] | None:
-    return None if state.seeds is None else state.seeds.is_seeded
 
 
 def _cost_of_maps(state: TrainingState) -> Float[Tensor, "k"]:
