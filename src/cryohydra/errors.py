@@ -24,6 +24,10 @@ class RunFolderBusy(UserError):
     """Another process is training in the run folder."""
 
 
+class ProcessLost(UserError):
+    """A process of the same training has stopped or failed."""
+
+
 Complain = Callable[[UserError], None]
 """What a reader tells of a problem; it goes on with what is left if this returns."""
 

@@ -23,7 +23,7 @@ class Trainings:
         self.refuses_with: UserError | None = None
         self.is_sent: signal.Signals | None = None
 
-    def build(self, settings: Settings, run: RunFolder, listener: object) -> SimpleNamespace:
+    def build(self, settings: Settings, run: RunFolder, listener: object, team: object) -> SimpleNamespace:
         if self.refuses_with:
             raise self.refuses_with
         self.asked.append(settings)
@@ -149,6 +149,35 @@ def test_key_without_effect_is_said_once(
     assert capsys.readouterr().out.count("max_threads") == 1
 
 
-def test_all_gpus_on_request(out: Path, trainings: Trainings, analysed: list[Path]) -> None:
-    main(["train", str(out), "--multigpu"])
+@pytest.mark.parametrize("num_gpus", [0, 1])
+def test_without_several_gpus_one_process_trains(
+    num_gpus: int,
+    out: Path,
+    trainings: Trainings,
+    analysed: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(verb, "num_gpus", lambda: num_gpus)
+    assert main(["train", str(out), "--multigpu"]) == 0
     assert trainings.asked[0].multigpu
+    assert "the training runs in one process" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("is_setting", [False, True])
+def test_all_gpus_on_request(
+    is_setting: bool, out: Path, trainings: Trainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[list[str], int]] = []
+
+    def launch(words: list[str], num_members: int) -> int:
+        started.append((words, num_members))
+        return 3
+
+    monkeypatch.setattr(verb, "num_gpus", lambda: 2)
+    monkeypatch.setattr(verb, "launch", launch)
+    if is_setting:
+        (out / "configs.yaml").write_text((out / "configs.yaml").read_text() + "multigpu: true\n")
+    flags = ["--load"] if is_setting else ["--multigpu", "--no-analysis"]
+    assert main(["train", str(out), *flags]) == 3
+    assert started == [(["train", str(out), *sorted(flags, reverse=True)], 2)] and not trainings.asked

@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from cryohydra.geometry.so3_grid import num_rotations
-from cryohydra.inference.even_views import log_weight_of_views
+from cryohydra.inference.even_views import log_weight_of_views, posterior_of_views
 
 
 def seen_from(posterior: torch.Tensor, share: torch.Tensor, num_views: int) -> torch.Tensor:
     """What a batch adds to each view of each class."""
-    weighed = torch.softmax(posterior.log() + log_weight_of_views(posterior, share), dim=2)
+    weight = log_weight_of_views(posterior_of_views(posterior), share, posterior.shape[2])
+    weighed = torch.softmax(posterior.log() + weight, dim=2)
     seen = torch.einsum("bk,bkq->kq", share, weighed).unflatten(1, (num_views, -1)).sum(2)
     return seen / seen.sum(1, keepdim=True)
 
@@ -33,6 +34,6 @@ def test_images_that_are_sure_stay_where_they_are(generator: torch.Generator) ->
     at = torch.randint(num_rotations(1) // 4, (30,), generator=generator)
     scores[torch.arange(30), 0, at] = 0
     posterior = torch.softmax(scores, dim=2)
-    weight = log_weight_of_views(posterior, torch.ones(30, 1))
+    weight = log_weight_of_views(posterior_of_views(posterior), torch.ones(30, 1), posterior.shape[2])
     assert weight.isfinite().all()
     assert ((posterior.log().clamp(min=-100) + weight).argmax(2)[:, 0] == at).all()

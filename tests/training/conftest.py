@@ -15,6 +15,7 @@ from cryohydra.physics.demo_structures import demo_class
 from cryohydra.physics.simulation import Imaging
 from cryohydra.training import known_poses, search
 from cryohydra.training.handover import fit_fields
+from cryohydra.training.team import ALONE, Team
 from cryohydra.training.trainer import Trainer
 
 NUM_IMAGES = 48
@@ -71,7 +72,7 @@ def fields_are_fitted_roughly(monkeypatch: pytest.MonkeyPatch) -> None:
 def prepare(tiny_folder: Path) -> Callable[..., tuple[Trainer, Listener]]:
     """A training of the tiny set in a folder."""
 
-    def build(folder: Path, stop_in: str | None = None, **values: Any) -> tuple[Trainer, Listener]:
+    def build(folder: Path, stop_in: str | None = None, team: Team = ALONE, **values: Any) -> tuple[Trainer, Listener]:
         small = {
             "particles": tiny_folder / "particles.star",
             "seed": 0,
@@ -92,6 +93,6 @@ def prepare(tiny_folder: Path) -> Callable[..., tuple[Trainer, Listener]]:
         run = RunFolder(folder)
         run.results.mkdir(parents=True, exist_ok=True)
         listener = Listener(stop_in)
-        return build_training(settings, run, listener), listener
+        return build_training(settings, run, listener, team), listener
 
     return build

@@ -77,7 +77,7 @@ def test_what_empty_maps_leave_is_the_images_power(state: TrainingState) -> None
 def test_maps_learn_nothing_from_particles_held_out(state: TrainingState) -> None:
     rows = ROWS[state.is_held_out(ROWS)]
     done = _pass(state, _random_maps(state, 4, 0.1), LocalSteps(count=0))
-    done.add(state, rows, state.weighted(rows, done.summed), torch.ones(len(rows), 2))
+    done.lay(state, rows, torch.ones(len(rows), 2))
     assert len(rows) and not bool(done.sums.denominator.any())
     assert done.num_seen == len(rows)
 

@@ -16,6 +16,7 @@ from cryohydra.inference.reconstruction import particle_mask
 from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.inference.slices import GridSlicers, LatticeSlices
 from cryohydra.training.pose_draws import DrawnPoses, Placement, TurnedGrid, draw_rows, log_evidence_on_grid
+from cryohydra.training.team import ALONE, SharedBatch
 
 NUM_IMAGES = 40
 LATTICE, BAND, PRIOR = Lattice(24, 6), Band(24, 5), ShiftPrior(2.0, 4.0)
@@ -31,7 +32,9 @@ class Made:
     generator: torch.Generator
 
     def grid(self, shift_prior: ShiftPrior = PRIOR) -> TurnedGrid:
-        return TurnedGrid(self.source, self.images, BAND, shift_prior, 1, self.generator)
+        return TurnedGrid(
+            self.source, self.images, BAND, shift_prior, 1, SharedBatch(ALONE, NUM_IMAGES, self.generator)
+        )
 
     def draw(self, before: Placement, log_prior: Tensor | None = None, shift_prior: ShiftPrior = PRIOR) -> DrawnPoses:
         prior = torch.zeros(NUM_IMAGES, 2) if log_prior is None else log_prior
@@ -149,6 +152,6 @@ def test_nothing_is_shifted_where_shifts_are_not_searched() -> None:
 
 def test_rows_are_drawn_by_their_weights(generator: torch.Generator) -> None:
     log_weight = torch.tensor([0.5, 0.0, 0.5]).log().expand(2000, 3)
-    index = draw_rows(log_weight, generator)
+    index = draw_rows(log_weight, torch.rand(2000, 1, generator=generator))
     assert torch.bincount(index, minlength=3)[1] == 0
     assert float((index == 0).float().mean()) == pytest.approx(0.5, abs=0.05)

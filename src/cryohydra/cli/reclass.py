@@ -6,7 +6,7 @@ from typing import Any
 
 from cryohydra.cli.arguments import add_outdir, subparser
 from cryohydra.cli.progress import Progress
-from cryohydra.config.build import build_training
+from cryohydra.config.build import build_training, field_of
 from cryohydra.config.files import read_configs, read_values, write_configs
 from cryohydra.errors import UserError
 from cryohydra.io.run_folder import RunFolder
@@ -66,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
         start,
         Checkpoint(
             epoch=-1,
-            field_name=new.writer.field_name,
-            field_settings=new.writer.field_settings,
+            field_name=anew.field,
+            field_settings=field_of(anew).model_dump(),
             box_size=new.state.images.box_size,
             pixel_size_angstrom=new.state.images.pixel_size_angstrom,
             z_dim=new.state.mixture.z_dim,

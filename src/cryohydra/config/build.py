@@ -28,16 +28,22 @@ from cryohydra.physics.noise import NoiseSpectrum, spectrum_of_corners
 from cryohydra.training.listener import Listener
 from cryohydra.training.outputs import EpochWriter
 from cryohydra.training.pictures import Reference
+from cryohydra.training.records import NoRecords
 from cryohydra.training.state import ClassTable, TrainingState
+from cryohydra.training.team import ALONE, Team
 from cryohydra.training.trainer import Trainer
 
 IMAGES_FOR_NOISE = 2000
+_FEWEST_IMAGES_OF_A_PROCESS = 16
 _LARGEST_SHIFT = 0.16
 """As a fraction of the box: what the default of 20 pixels is in a box of 128."""
 
 
-def build_training(settings: Settings, run: RunFolder, listener: Listener) -> Trainer:
+def build_training(settings: Settings, run: RunFolder, listener: Listener, team: Team = ALONE) -> Trainer:
     """Read everything that a training needs; write nothing.
+
+    Args:
+        team: Whose members all build theirs from the same settings, seed included; the first one writes.
 
     Raises:
         UserError: If the input or a checkpoint cannot be used with the settings.
@@ -45,11 +51,15 @@ def build_training(settings: Settings, run: RunFolder, listener: Listener) -> Tr
     particles = open_input(settings)
     for note in particles.notes:
         listener.says(note)
-    if settings.multigpu:
-        listener.says("multigpu is accepted but has no effect yet: the training runs in one process on one device.")
+    if len(particles.source) < _FEWEST_IMAGES_OF_A_PROCESS * team.size:
+        raise InputMismatch(
+            f"{len(particles.source)} particles are too few to be shared by {team.size} processes; "
+            f"wanted {_FEWEST_IMAGES_OF_A_PROCESS} for each. Train in fewer processes."
+        )
     generator = torch.Generator().manual_seed(settings.with_seed().seed)
     normalisation = normalisation_of(settings, particles, generator)
     state = build_state(settings, particles, normalisation, generator)
+    state.team = team
     writer = EpochWriter(
         run,
         field_name=settings.field,
@@ -62,7 +72,7 @@ def build_training(settings: Settings, run: RunFolder, listener: Listener) -> Tr
     return Trainer(
         stages_of(settings, state),
         state,
-        writer,
+        writer if team.is_first else NoRecords(),
         listener,
         log_interval=settings.log_interval,
         save_interval=settings.log_heavy_interval,

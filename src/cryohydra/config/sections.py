@@ -284,7 +284,7 @@ class HouseSettings(Section):
     color_palette: str | None = None
     """Colours of the latent space by the order of particles: rainbow, or any other word for a linear scale."""
     multigpu: bool = False
-    """Accepted, but without effect yet: one device is used."""
+    """Train in as many processes as there are GPUs, each of which looks at its share of the images."""
 
 
 SECTIONS: tuple[type[Section], ...] = (

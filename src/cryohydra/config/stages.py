@@ -139,9 +139,9 @@ def grids_of(settings: Settings, state: TrainingState, radius: int) -> SearchPla
 
 
 def search_batch(settings: Settings, state: TrainingState) -> int:
-    """Images at a time of a search."""
+    """Images at a time of a search: of each process as many, since each cuts the slices that its images share."""
     usual = _SEARCH_BATCH_ON_GPU if state.device.type == "cuda" else _SEARCH_BATCH
-    return min(max(settings.batch_size_hps, usual), len(state))
+    return min(max(settings.batch_size_hps, usual) * state.team.size, len(state))
 
 
 def _known_poses(settings: Settings, state: TrainingState) -> KnownPoses:

@@ -16,22 +16,32 @@ _LEAST = 1e-2
 """Of an even share: a view that no image allows is not asked for."""
 
 
-def log_weight_of_views(posterior: Float[Tensor, "b k q"], share: Float[Tensor, "b k"]) -> Float[Tensor, "k q"]:
-    """Log weights of a grid's rotations under which a batch looks at each class from all sides alike (Sinkhorn).
+def posterior_of_views(posterior: Float[Tensor, "b k q"]) -> Float[Tensor, "b k v"]:
+    """Probability of each direction of view.
 
     Args:
         posterior: Of the rotations of a whole level in each class, in their order.
-        share: Probability of the classes.
     """
-    num_rotations = posterior.shape[2]
-    num_views = _NUM_VIEWS if num_rotations >= 12 * _NUM_VIEWS else _FEWEST_VIEWS
+    num_views = _NUM_VIEWS if posterior.shape[2] >= 12 * _NUM_VIEWS else _FEWEST_VIEWS
     # Rotations of one view lie beside one another.
-    of_view = posterior.unflatten(2, (num_views, -1)).sum(3)
+    return posterior.unflatten(2, (num_views, -1)).sum(3)
+
+
+def log_weight_of_views(
+    of_view: Float[Tensor, "b k v"], share: Float[Tensor, "b k"], num_rotations: int
+) -> Float[Tensor, "k q"]:
+    """Log weights of a grid's rotations under which a batch looks at each class from all sides alike (Sinkhorn).
+
+    Args:
+        of_view: As `posterior_of_views` gives it.
+        share: Probability of the classes.
+        num_rotations: Of the grid.
+    """
     weight = torch.ones_like(of_view[0])
     for _ in range(_NUM_ROUNDS):
         per_image = share / torch.einsum("bkv,kv->bk", of_view, weight).clamp(min=1e-20)
         seen = weight * torch.einsum("bkv,bk->kv", of_view, per_image)
         seen = seen / seen.sum(1, keepdim=True).clamp(min=1e-20)
-        weight = weight / (num_views * seen + _LEAST)
+        weight = weight / (of_view.shape[2] * seen + _LEAST)
         weight = weight / weight.mean(1, keepdim=True)
-    return weight.log().repeat_interleave(num_rotations // num_views, dim=1)
+    return weight.log().repeat_interleave(num_rotations // of_view.shape[2], dim=1)

@@ -102,6 +102,13 @@ class ClassSums:
         )
         return ClassSums(lattice, numerator, denominator)
 
+    def halved(self) -> "ClassSums":
+        """The sums of two halves of the particles."""
+        if self.num_parts == 2:
+            return self
+        halves = (sums.unflatten(0, (2, -1)).sum(1) for sums in (self.numerator, self.denominator))
+        return ClassSums(self.lattice, *halves)
+
     def solve(
         self, mask: Float[Tensor, "n n n"], least_share: float = 0.02, follows_density: bool = True
     ) -> "Solution":
@@ -119,7 +126,8 @@ class ClassSums:
         """
         lattice = self.lattice
         shells = lattice.distance(self.numerator.device).round().long().flatten().clamp(max=lattice.radius + 1)
-        numerators, denominators = self._of_halves()
+        both = self.halved()
+        numerators, denominators = both.numerator, both.denominator
         halves = torch.stack(
             [
                 _masked(lattice, ratio(n, d, shells, least_share), mask).flatten(1)
@@ -140,14 +148,6 @@ class ClassSums:
             half_correlation=correlation[:, : lattice.radius + 1],
         )
         return Solution(maps, halves, correlation[:, shells], mask, follows_density)
-
-    def _of_halves(self) -> tuple[Float[Tensor, "2 k n3"], Float[Tensor, "2 k n3"]]:
-        """Numerator and denominator of each half."""
-        numerator, denominator = (
-            sums.unflatten(0, (2, -1)).sum(1) if self.num_parts > 2 else sums
-            for sums in (self.numerator, self.denominator)
-        )
-        return numerator, denominator
 
 
 @dataclass(frozen=True)

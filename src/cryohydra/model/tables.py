@@ -5,6 +5,7 @@ them and hands the change back, so nothing costs more for there being more parti
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -74,12 +75,15 @@ class Conformation:
         """The same, receiving no gradient."""
         return Conformation(self.mean.detach(), None if self.log_std is None else self.log_std.detach())
 
-    def sample(self, generator: torch.Generator) -> Float[Tensor, "b k z"]:
-        """A draw from the posterior, differentiable in its mean and width; the mean of a point estimate."""
+    def sample(self, draw: Callable[[int, int], Float[Tensor, "b k z"]]) -> Float[Tensor, "b k z"]:
+        """A draw from the posterior, differentiable in its mean and width; the mean of a point estimate.
+
+        Args:
+            draw: Gives standard normal numbers for each particle, so many rows of so many.
+        """
         if self.log_std is None:
             return self.mean
-        noise = torch.randn(self.mean.shape, generator=generator, device=generator.device)
-        return self.mean + self.log_std.exp() * noise.to(self.mean)
+        return self.mean + self.log_std.exp() * draw(*self.mean.shape[1:]).to(self.mean)
 
 
 class ConformationTable(nn.Module):

@@ -34,12 +34,14 @@ def vary(
     class_index: int,
     members: Int[Tensor, "m"],
     num_components: int,
+    generator: torch.Generator,
 ) -> ClassVariation:
     """Find the components along which some particles differ most from their class's map.
 
     Args:
         members: Rows, on the CPU.
         num_components: At least one.
+        generator: On the CPU.
     """
     radius = min(max(maps.known_radius(_WELL_KNOWN), 4), maps.lattice.radius)
     lattice, band = Lattice(maps.lattice.box_size, radius), state.band(radius)
@@ -49,9 +51,9 @@ def vary(
     teachers = members[~state.is_held_out(members)]
     if not len(teachers):
         teachers = members
-    chosen = teachers[torch.randperm(len(teachers), generator=state.generator)[:MOST_VARIED]]
+    chosen = teachers[torch.randperm(len(teachers), generator=generator)[:MOST_VARIED]]
     images = posed_images(state, chosen, class_index, band)
-    components = find_components(images, band, lattice, mean, mask, num_components, state.generator)
+    components = find_components(images, band, lattice, mean, mask, num_components, generator)
     located = locate_members(state, class_index, members, band, lattice, mean, components)
     return ClassVariation(enlarge(components, maps.lattice), located)
 

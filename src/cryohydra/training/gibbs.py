@@ -31,6 +31,7 @@ from cryohydra.training.ground import Ground, followed, power_over_noise, unexpl
 from cryohydra.training.pose_draws import DrawnPoses, Placement, TurnedGrid, log_evidence_on_grid, shift_step
 from cryohydra.training.seeds import Seeds
 from cryohydra.training.state import TrainingState
+from cryohydra.training.team import SharedBatch, Team
 
 _FEWEST_PARTS = 6
 _IMAGES_OF_A_PART = 40
@@ -60,6 +61,11 @@ class _Laid:
     """How much of an image each of these has."""
     radius: int
     """Up to which they count."""
+
+    def share(self, team: Team) -> "_Laid":
+        """How those that fall to this member of a team lie."""
+        near_shifts, of_shift = team.share(self.near_shifts), team.share(self.of_shift)
+        return _Laid(self.placement.share(team), near_shifts, of_shift, self.radius)
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,10 @@ class Yardstick:
 
 
 class GibbsSampling:
-    """Some maps on their way up."""
+    """Some maps on their way up.
+
+    Each member of a team draws poses for its share of a part, and adds up those images; all know where all lie.
+    """
 
     def __init__(
         self,
@@ -112,7 +121,7 @@ class GibbsSampling:
             seeds: Maps that are known, of which only the scale follows the images, and labels.
         """
         self.plan, self.ground, self.members, self.seeds = plan, ground, members, seeds
-        self.shift_prior = state.shift_prior
+        self.shift_prior, self.team = state.shift_prior, state.team
         num_parts = num_parts_of(len(members), num_maps)
         self.part = torch.randperm(len(members), generator=state.generator) % num_parts
         self.unexplained = unexplained_power(state, ground, members)
@@ -138,7 +147,7 @@ class GibbsSampling:
             shifts = there.shift_px[:, None]
             self._laid.append([_Laid(there, shifts, torch.ones_like(shifts[..., 0]), ground.band.radius)])
         self._sums = ClassSums.empty(ground.lattice, num_maps, state.device, num_parts)
-        """Of each part, over its draws that count; the parts are not those of `part_of`."""
+        """Of each part, over its draws that count, by this member; the parts are not those of `part_of`."""
         self.lay_anew(state)
         self.compared = self.maps()
         """The maps that the last step's images met; at first those of all."""
@@ -209,29 +218,35 @@ class GibbsSampling:
     def step(self, state: TrainingState) -> Visit:
         """Draw the poses of one part anew."""
         part, radius = self.step_count % self.num_parts, self.plan.radius(self.step_count)
+        members = self.next_members()
+        batch = SharedBatch(self.team, len(members), state.generator)
         band, of_part = Band(self.ground.band.box_size, radius, state.device), self._images_of(state, part)
         whole = of_part.at(self.ground.band.within(radius))
         temperature = self.temperature * self.plan.temperature(self.step_count)
         images = self.yardstick.weighted(whole, band, temperature)
         self.compared = self._maps_without(part)
         source = LatticeSlices(self.ground.lattice, self.compared, self._slicers)
-        grid = TurnedGrid(source, images, band, self.shift_prior, self.plan.level, state.generator)
-        before, balance = self._laid[part][-1].placement, self.plan.balance(self.step_count)
-        drawn = grid.draw(before, self._log_prior(state, self.next_members()), balance)
-        score = self._count(part, of_part, _Laid(drawn.placement, drawn.near_shifts, drawn.of_shift, radius))
+        grid = TurnedGrid(source, images, band, self.shift_prior, self.plan.level, batch)
+        before = self._laid[part][-1].placement.share(self.team)
+        log_prior = self._log_prior(state, self.team.share(members))
+        drawn = grid.draw(before, log_prior, self.plan.balance(self.step_count))
+        laid, found, likeliest = _laid_by_all(batch, drawn, radius, grid)
+        score = self._count(part, of_part, laid)
         # What is left of images by maps that they are no part of.
-        explained = (2 * score * drawn.slices - whole.power[:, 0] * drawn.slices.square()).mean(0)
-        self.unexplained = followed(self.unexplained, power_over_noise(whole) - explained, band, self.plan.memory)
-        self._learn_spread(drawn, band)
+        explained = 2 * score * drawn.slices - whole.power[:, 0] * drawn.slices.square()
+        residual = batch.mean(power_over_noise(whole) - explained)
+        self.unexplained = followed(self.unexplained, residual, band, self.plan.memory)
+        self._learn_spread(laid, band)
         # While the plan's is above one, as of images with so much more noise.
-        log_evidence = self.temperature * grid.log_evidence
+        log_evidence = self.temperature * found
         said = log_evidence.logsumexp(1).mean()
         self.temperature = torch.lerp((said / _MOST_SAID).clamp(min=1), self.temperature, self.plan.memory)
         mean_evidence = float(said) - math.log(log_evidence.shape[1])
         if self.seeds is not None:
             self._rescale(whole, score, drawn, band)
         self.step_count += 1
-        return Visit(drawn.placement, grid.likeliest, self._remembered(part, log_evidence), mean_evidence)
+        remembered = self._remembered(part, log_evidence)
+        return Visit(laid.placement, likeliest, remembered, mean_evidence)
 
     def cool(self) -> None:
         """Divide log likelihoods by the plan's temperature no longer."""
@@ -264,12 +279,13 @@ class GibbsSampling:
             of_part = self._images_of(state, part)
             images = yardstick.weighted(of_part.at(self.ground.band.within(band.radius)), band)
             source = LatticeSlices(self.ground.lattice, self._maps_without(part), self._slicers)
-            found = log_evidence_on_grid(source, images, band, yardstick.shift_prior)
-            self.log_evidence[self._rows(part).to(state.device)] = found
+            found, rows = log_evidence_on_grid(source, images, band, yardstick.shift_prior), self._rows(part)
+            self.log_evidence[rows.to(state.device)] = self.team.gather(found, len(rows))
 
     def maps(self) -> Float[Tensor, "k n n n"]:
         """Those of all images that are laid into them, as wide as the next step's, or as they are known."""
-        return self._maps_of(*self._whole)
+        numerator, denominator = self._whole
+        return self._maps_of(numerator, denominator)
 
     def _maps_without(self, part: int) -> Float[Tensor, "k n n n"]:
         """Those of all images but a part's."""
@@ -278,8 +294,9 @@ class GibbsSampling:
     def _maps_of(
         self, numerator: Float[Tensor, "k n3"], denominator: Float[Tensor, "k n3"]
     ) -> Float[Tensor, "k n n n"]:
-        radius = self.plan.radius(self.step_count)
-        maps = self.ground.maps_of(numerator, denominator, radius)
+        radius, team = self.plan.radius(self.step_count), self.team
+        dealt = self.ground.maps_of(team.sum_dealt(numerator), team.sum_dealt(denominator), radius)
+        maps = team.gather(dealt, len(numerator))
         if self.seeds is None or self._known is None:
             return maps
         known = torch.where(self.ground.distance <= radius, self._known, 0.0) * self.scale[:, None, None, None]
@@ -325,8 +342,8 @@ class GibbsSampling:
         return torch.nonzero(self.part == part)[:, 0]
 
     def _images_of(self, state: TrainingState, part: int) -> WeightedImages:
-        """The images of a part in the widest band."""
-        return state.weighted(self.members[self._rows(part)], self.ground.band)
+        """The images of a part that fall to this member, in the widest band."""
+        return state.weighted(self.team.share(self.members[self._rows(part)]), self.ground.band)
 
     def _log_prior(self, state: TrainingState, members: Int[Tensor, "b"]) -> Float[Tensor, "b k"]:
         if self.seeds is None:
@@ -342,11 +359,11 @@ class GibbsSampling:
         """Let one more draw of a part count, and no more than the last few.
 
         Args:
-            images: Of the part, in the widest band.
-            drawn: How the new draw lays them.
+            images: Of the part those of this member, in the widest band.
+            drawn: How the new draw lays all of the part.
 
         Returns:
-            Their scores as far as they count, moved back by the mean over their shifts.
+            This member's scores as far as they count, moved back by the mean over their shifts.
         """
         before, kept = self._share_of(part), [*self._laid[part], drawn]
         for laid in kept[: -self.most_draws]:
@@ -358,7 +375,13 @@ class GibbsSampling:
         return score
 
     def _lay(self, part: int, images: WeightedImages, laid: _Laid, sign: int = 1) -> Float[Tensor, "b p"]:
-        """Add images of a part to its sums where one draw has laid them, or take them out: their scores."""
+        """Add this member's images of a part to its sums where one draw has laid them, or take them out: their scores.
+
+        Args:
+            images: This member's.
+            laid: All of the part.
+        """
+        laid = laid.share(self.team)
         band = Band(self.ground.band.box_size, laid.radius, self.ground.mask.device)
         whole = images.at(self.ground.band.within(laid.radius))
         score = shift_hartley(whole.score[:, 0, None], band.frequencies, -laid.near_shifts)
@@ -375,7 +398,7 @@ class GibbsSampling:
         )
         return score
 
-    def _learn_spread(self, drawn: DrawnPoses, band: Band) -> None:
+    def _learn_spread(self, drawn: _Laid, band: Band) -> None:
         """Re-estimate how far particles lie from the centre, as the noise is re-estimated.
 
         A point of those nearby stands for its cell, whose own spread is a sixth of the squared step.
@@ -392,12 +415,27 @@ class GibbsSampling:
         trust = 1 / self.unexplained[band.shells]
         products = (score * drawn.slices) @ trust, (whole.power[:, 0] * drawn.slices.square()) @ trust
         class_index = drawn.placement.class_index
-        scored, power = (torch.zeros_like(self.scale).index_add_(0, class_index, one) for one in products)
+        scored, power = (
+            self.team.sum(torch.zeros_like(self.scale).index_add_(0, class_index, one)) for one in products
+        )
         # A map in which no image lies is too strong: one that is too weak explains something still.
         best = torch.where(power > 0, scored / power, 0.0).clamp(*_RESCALED)
         best = torch.where(self.seeds.has_map, best, 1.0)
         scale = self.scale * torch.lerp(best, torch.ones_like(best), self.plan.memory)
         self.scale = scale.clamp(min=_LEAST_SCALE)
+
+
+def _laid_by_all(
+    batch: SharedBatch, drawn: DrawnPoses, radius: int, grid: TurnedGrid
+) -> tuple[_Laid, Float[Tensor, "b k"], Float[Tensor, "b k 3 3"]]:
+    """How all members have laid their images of a part, and what the grid tells of them: evidence, likeliest poses."""
+    there = drawn.placement
+    class_index, rotation, shift_px, near_shifts, of_shift, log_evidence, likeliest = batch.gather(
+        *(there.class_index, there.rotation, there.shift_px, drawn.near_shifts, drawn.of_shift),
+        *(grid.log_evidence, grid.likeliest),
+    )
+    laid = _Laid(Placement(class_index, rotation, shift_px), near_shifts, of_shift, radius)
+    return laid, log_evidence, likeliest
 
 
 def _restored(saved: tuple[Any, ...], device: torch.device) -> _Laid:

@@ -44,12 +44,14 @@ class GradientSearch(Stage):
 
     def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
         """Search, then descend."""
-        rows = index.to(state.device)
-        band = state.band(self.radius)
-        found = self.search.search(self._slices_of(state), state.weighted(index, band), band, state.classes.log_weight)
+        team = state.team.for_batch(len(index))
+        own = team.share(index)
+        rows, band = own.to(state.device), state.band(self.radius)
+        found = self.search.search(self._slices_of(state), state.weighted(own, band), band, state.classes.log_weight)
         best = found.best_of_class(state.num_classes)
         state.poses.rotation[rows] = best.rotation[:, None]
         state.poses.shift_px[rows] = (best.shift_px + state.known_shift_px[rows][:, None])[:, None]
+        team.exchange(index.to(state.device), [state.poses.rotation, state.poses.shift_px])
         result = self.refinement.descend(state, index)
         learns_from_posterior = self.refinement.plan.learns_weights == "posterior"
         if learns_from_posterior and self.refinement.num_seen % len(state) < len(index):

@@ -11,6 +11,7 @@ from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.reconstruction import density_mask, particle_mask, ratio
 from cryohydra.physics.noise import shell_means
 from cryohydra.training.state import TrainingState
+from cryohydra.training.team import SharedBatch
 
 _LEAST_SHARE = 0.02
 """See `ClassSums.solve`. No Wiener filter besides: with one, images stayed at the poses that they began with."""
@@ -59,7 +60,8 @@ def confined(lattice: Lattice, maps: Float[Tensor, "k n n n"]) -> Float[Tensor, 
 
 def unexplained_power(state: TrainingState, ground: Ground, index: Int[Tensor, "b"]) -> Float[Tensor, "r"]:
     """All the power of images over that of the noise in each shell, 1 or more: what no map explains yet."""
-    power = power_over_noise(state.weighted(index, ground.band))
+    batch = SharedBatch(state.team, len(index), state.generator)
+    power = batch.mean(power_over_noise(state.weighted(state.team.share(index), ground.band)))
     return shell_means(power[None], ground.band, ground.band.radius + 1)[0].clamp(min=1)
 
 
@@ -80,6 +82,6 @@ def followed(
     return torch.cat([torch.lerp(shells, seen, memory), unexplained[len(shells) :]])
 
 
-def power_over_noise(images: WeightedImages) -> Float[Tensor, "p"]:
-    """The images' power over that of the noise at each frequency, from the score's and the CTF's."""
-    return (images.score.square() / images.power.clamp(min=1e-20)).mean((0, 1))
+def power_over_noise(images: WeightedImages) -> Float[Tensor, "b p"]:
+    """Each image's power over that of the noise at each frequency, from the score's and the CTF's."""
+    return (images.score.square() / images.power.clamp(min=1e-20)).mean(1)

@@ -21,7 +21,7 @@ def fit_fields(
     steps: int = FIT_STEPS,
     tell: Tell = lambda _: None,
 ) -> list[float]:
-    """Fit each class's field to its map.
+    """Fit each class's field to its map; the classes are dealt out to the members of a team.
 
     Args:
         variations: Of each class: the field learns the map plus z times its components, at the conformations of
@@ -38,11 +38,15 @@ def fit_fields(
     means = [state.mean_conformation(k) for k in range(state.num_classes)]
     if variations is None:
         variations = [ClassVariation(z.new_zeros(len(z), *lattice.shape), z[None]) for z in means]
-    errors = []
-    for k, z in enumerate(means):
+    generators, fitted = _one_each(state.generator, len(means)), []
+    for k in state.team.share(range(len(means))):
         tell(f"fitting the field of class {k} to its map, {k + 1} of {len(means)}")
-        errors.append(_fit(state, k, lattice, z, variations[k], steps))
-    return errors
+        error = _fit(state, k, lattice, means[k], variations[k], steps, generators[k])
+        fitted.append((error, state.mixture.field(k).state_dict()))
+    fitted = state.team.all_of(fitted, len(means))
+    for k, (_, weights) in enumerate(fitted):
+        state.mixture.field(k).load_state_dict(weights)
+    return [error for error, _ in fitted]
 
 
 def find_variation(state: TrainingState, tell: Tell = lambda _: None) -> list[ClassVariation] | None:
@@ -56,15 +60,21 @@ def find_variation(state: TrainingState, tell: Tell = lambda _: None) -> list[Cl
     if not state.finds_conformations:
         return None
     conformations = state.conformations.all_means(state.images)
-    found = []
-    for k in range(state.num_classes):
+    generators, found = _one_each(state.generator, state.num_classes), []
+    for k in state.team.share(range(state.num_classes)):
         tell(f"looking for motion in class {k}, {k + 1} of {state.num_classes}")
-        members = _members(state, k)
-        variation = vary(state, state.maps, k, members, state.mixture.z_dim)
-        conformations[members.to(state.device), k] = variation.coordinate
-        found.append(variation)
+        found.append(vary(state, state.maps, k, _members(state, k), state.mixture.z_dim, generators[k]))
+    found = state.team.all_of(found, state.num_classes)
+    for k, variation in enumerate(found):
+        conformations[_members(state, k).to(state.device), k] = variation.coordinate
     state.conformations.set_means(torch.arange(len(state), device=state.device), conformations)
     return found
+
+
+def _one_each(generator: torch.Generator, num_classes: int) -> list[torch.Generator]:
+    """A generator for each class: what one draws is no matter to the others, wherever they are worked out."""
+    seeds = torch.randint(2**62, (num_classes,), generator=generator).tolist()
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def _members(state: TrainingState, class_index: int) -> Int[Tensor, "m"]:
@@ -81,6 +91,7 @@ def _fit(
     z: Float[Tensor, "z"],
     variation: ClassVariation,
     steps: int,
+    generator: torch.Generator,
 ) -> float:
     assert state.maps is not None
     target = enlarge(state.maps.values[class_index][None], lattice)[0]
@@ -97,6 +108,6 @@ def _fit(
         z=z,
         components=enlarge(variation.components, lattice)[:, inner, inner, inner],
         conformations=variation.coordinate,
-        generator=state.generator,
+        generator=generator,
         steps=steps,
     )

@@ -14,6 +14,7 @@ from cryohydra.physics.pose import Pose
 from cryohydra.training.handover import find_variation, fit_fields
 from cryohydra.training.listener import Tell
 from cryohydra.training.map_pass import MapPass, widened
+from cryohydra.training.solving import maps_of_all, sums_dealt
 from cryohydra.training.splitting import split_by_variation
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
@@ -90,7 +91,7 @@ class KnownPoses(Stage):
         note, rows = f"pass {self.pass_count + 1}, band {self.radius}", index.to(state.device)
         current = self.current = self.current or self._begin_pass(state)
         if self.start is not None:
-            current.add(state, rows, state.weighted(index, current.summed), self.start[rows])
+            current.lay(state, index, self.start[rows])
             evidence = torch.zeros(len(rows), device=state.device)
         else:
             # Poses were given for all classes: each image is compared with all, however improbable before.
@@ -101,8 +102,8 @@ class KnownPoses(Stage):
         return StepResult(loss=-float(evidence.mean()), note=note)
 
     def _end_pass(self, state: TrainingState, done: MapPass) -> None:
-        solution = done.sums.solve(self.mask)
-        state.maps = solution.maps
+        solution = sums_dealt(state.team, done.sums).solve(self.mask)
+        state.maps = maps_of_all(state.team, solution.with_halves(), state.num_classes)
         self.pass_count += 1
         has_compared = self.start is None
         known = min(self.last_radius, max(4, state.maps.known_radius() + 2))
@@ -111,7 +112,7 @@ class KnownPoses(Stage):
         if has_compared:
             state.classes.update_weights()
             state.noise = done.refined_noise(state)
-            evidence = float(done.evidence) / done.num_seen
+            evidence = done.mean_evidence(state)
             gained = evidence - self.evidence_before
             self.is_done = wider < 1.1 * self.radius and gained < _RELATIVE_GAIN * abs(evidence)
             self.evidence_before = evidence
@@ -119,9 +120,8 @@ class KnownPoses(Stage):
         # One class is its mean.
         is_first = self.pass_count == 1 and not has_compared and not self.random_poses and state.num_classes > 1
         is_first &= state.seeds is None
-        self.start = split_by_variation(state, state.maps) if is_first else None
-        if self.start is None:
-            state.maps = solution.with_halves()
+        maps = state.maps
+        self.start = state.team.once(lambda: split_by_variation(state, maps), state.generator) if is_first else None
         self.current = None
 
     def _first_weights(self, state: TrainingState) -> Float[Tensor, "n k"] | None:

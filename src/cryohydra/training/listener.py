@@ -18,3 +18,19 @@ class Listener(Protocol):
     def stage_ends(self, sentence: str) -> None: ...
 
     def says(self, sentence: str) -> None: ...
+
+
+class Unheard:
+    """The listener of a process for which another one speaks."""
+
+    def stage_begins(self, name: str, total_images: int) -> None:
+        """Nobody hears of it."""
+
+    def advanced(self, images: int, note: str) -> None:
+        """Nobody hears of it."""
+
+    def stage_ends(self, sentence: str) -> None:
+        """Nobody hears of it."""
+
+    def says(self, sentence: str) -> None:
+        """Nobody hears of it."""

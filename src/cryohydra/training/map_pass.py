@@ -44,7 +44,7 @@ class Pairs:
 
 
 class MapPass:
-    """One visit to every image.
+    """One visit to every image; what is summed is what this member of a team has seen.
 
     An image is compared with the maps of the half that it is no part of: compared with maps that it is part of, it
     seems to fit best where it already is.
@@ -77,8 +77,9 @@ class MapPass:
         self._sums = sums
         self._log_odds_of_noise = state.classes.log_odds_of_noise()
         self.num_seen = 0
+        """By all members of a team."""
         self.evidence = torch.zeros((), device=state.device)
-        """Summed over the images seen."""
+        """Summed over the images that this member has seen."""
         self._residual = torch.zeros(len(state.noise.variance), state.images.box_size // 2 + 1, device=state.device)
         self._num_residuals = torch.zeros(len(state.noise.variance), device=state.device)
 
@@ -90,8 +91,33 @@ class MapPass:
         return self._sums
 
     def visit(self, state: TrainingState, index: Int[Tensor, "b"], matters: Bool[Tensor, "b k"]) -> Float[Tensor, "b"]:
-        """Weigh the classes of a batch, as `weigh` does, and add it to the sums."""
-        rows, images = index.to(state.device), state.weighted(index, self.summed)
+        """Weigh the classes of a batch, as `weigh` does, and add it to the sums: each member of a team its share of it.
+
+        Returns:
+            Evidence of each image of the batch over that of noise alone, classes summed out.
+        """
+        team, classes = state.team, state.classes
+        evidence = self._visit_share(state, team.share(index), team.share(matters))
+        self.num_seen += len(index)
+        tables = (state.poses.rotation, state.poses.shift_px, classes.log_evidence, classes.log_pose_volume)
+        team.exchange(index.to(state.device), tables)
+        return team.gather(evidence, len(index))
+
+    def lay(self, state: TrainingState, index: Int[Tensor, "b"], weight: Float[Tensor, "b k"]) -> None:
+        """Add a batch to the sums at the poses that the tables hold, compared with nothing."""
+        share = state.team.share(index)
+        if len(share):
+            self.add(state, share.to(state.device), state.weighted(share, self.summed), state.team.share(weight))
+        self.num_seen += len(index)
+
+    def _visit_share(
+        self, state: TrainingState, index: Int[Tensor, "m"], matters: Bool[Tensor, "m k"]
+    ) -> Float[Tensor, "m"]:
+        """What `visit` does, for the images of this member: of the last batch there may be none."""
+        rows = index.to(state.device)
+        if not len(rows):
+            return state.classes.log_evidence[rows, 0]
+        images = state.weighted(index, self.summed)
         evidence = self.weigh(state, index, images, matters)
         self.add(state, rows, images, state.classes.log_posterior(rows).exp())
         return evidence
@@ -165,7 +191,6 @@ class MapPass:
         pose = state.poses.pose(rows)
         shift_px = pose.shift_px.transpose(1, 2) - state.known_shift_px[rows][:, None, None]
         self.add_at(state, rows, images, weight, every, pose.rotation.transpose(1, 2), shift_px)
-        self.num_seen += len(rows)
 
     def add_at(
         self,
@@ -186,9 +211,14 @@ class MapPass:
         part = part_of(rows, self.sums.num_parts)
         self.sums.add(images, self.summed, part, weight, class_index, rotation, shift_px)
 
+    def mean_evidence(self, state: TrainingState) -> float:
+        """Of the images that all members have seen, over that of noise alone."""
+        return float(state.team.sum(self.evidence)) / self.num_seen
+
     def refined_noise(self, state: TrainingState) -> NoiseSpectrum:
         """The residuals' spectrum where the band has it, the earlier one elsewhere."""
-        measured = self._residual / self._num_residuals.clamp(min=1)[:, None]
+        residual, number = state.team.sum(self._residual), state.team.sum(self._num_residuals)
+        measured = residual / number.clamp(min=1)[:, None]
         return NoiseSpectrum(torch.where(measured > 0, measured, state.noise.variance))
 
     def _sharpen_held(self, state: TrainingState, images: WeightedImages, pairs: Pairs) -> LocalPoses:

@@ -13,6 +13,8 @@ from cryohydra.io.pickles import write_pickle
 from cryohydra.io.pose_file import write_pose_file
 from cryohydra.io.run_folder import RunFolder
 from cryohydra.model.checkpoint import Checkpoint, save_checkpoint
+from cryohydra.training.monitor import Monitor
+from cryohydra.training.pictures import Pictures
 from cryohydra.training.state import TrainingState
 
 
@@ -42,6 +44,10 @@ class EpochWriter:
         self.particle_index = particle_index
         self.scale = scale
         self.learns_weights = learns_weights
+
+    def watch(self, log_interval: int, pictures: Pictures) -> Monitor:
+        """Whoever writes curves, figures and status into the same folder."""
+        return Monitor(self.run, log_interval, pictures)
 
     def write(self, state: TrainingState, stage: int, stage_state: dict[str, Any]) -> None:
         """Write everything of the current epoch."""

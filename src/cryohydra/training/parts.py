@@ -14,6 +14,8 @@ from cryohydra.fourier.lattice import Lattice, enlarge
 from cryohydra.inference.partition import part_of
 from cryohydra.inference.reconstruction import ClassSums, particle_mask
 from cryohydra.inference.slices import GridSlicers, LatticeSlices
+from cryohydra.training.solving import maps_of_all, sums_dealt
+from cryohydra.training.team import Team
 
 NUM_PARTS = 8
 _ENOUGH = NUM_PARTS // 2
@@ -71,12 +73,17 @@ class Parts:
         self._now = part
         return True
 
-    def maps_of_others(self, radius: int) -> LatticeSlices | None:
-        """The K maps of all parts but the one that is being added, up to a radius; None while too few are known."""
+    def maps_of_others(self, radius: int, team: Team) -> LatticeSlices | None:
+        """The K maps of all parts but the one that is being added, up to a radius; None while too few are known.
+
+        Args:
+            team: Whose images make them.
+        """
         if len(self._known) < _ENOUGH:
             return None
         # Only what is compared is needed.
-        narrow = self.sums.within(radius)
+        narrow = sums_dealt(team, self.sums.within(radius))
         mask = particle_mask(narrow.lattice, self.sums.numerator.device)
-        maps = narrow.solve(mask, follows_density=self._follows_density).maps
+        solution = narrow.solve(mask, follows_density=self._follows_density)
+        maps = maps_of_all(team, solution.maps, self.sums.numerator.shape[1])
         return LatticeSlices(self.sums.lattice, enlarge(maps.values, self.sums.lattice), self._slicers)

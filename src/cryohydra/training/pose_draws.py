@@ -20,12 +20,13 @@ from cryohydra.fourier.mirrors import mirrors_of
 from cryohydra.geometry.rotations import random_rotations, rotation_vector_to_matrix
 from cryohydra.geometry.shift_grid import shift_grid
 from cryohydra.geometry.so3_grid import all_rotations, angular_step
-from cryohydra.inference.even_views import log_weight_of_views
+from cryohydra.inference.even_views import log_weight_of_views, posterior_of_views
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.pairs import ImagesOfClasses
 from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.inference.slices import LatticeSlices
 from cryohydra.inference.whole_grid import WholeGridComparison
+from cryohydra.training.team import SharedBatch, Team
 
 _FINE_LEVEL = 2
 """Of the grid by which evidence is told."""
@@ -48,6 +49,10 @@ class Placement:
     shift_px: Float[Tensor, "b 2"]
     """In addition to the shift that the input gives."""
 
+    def share(self, team: Team) -> "Placement":
+        """Where those that fall to this member of a team lie."""
+        return Placement(*(team.share(one) for one in (self.class_index, self.rotation, self.shift_px)))
+
 
 @dataclass(frozen=True)
 class DrawnPoses:
@@ -62,7 +67,10 @@ class DrawnPoses:
 
 
 class TurnedGrid:
-    """A batch of images before maps, seen from a grid of rotations turned at random, at shifts moved at random."""
+    """A batch of images before maps, seen from a grid of rotations turned at random, at shifts moved at random.
+
+    What is told of images here is of those of this member of a team.
+    """
 
     def __init__(
         self,
@@ -71,18 +79,18 @@ class TurnedGrid:
         band: Band,
         shift_prior: ShiftPrior,
         level: int,
-        generator: torch.Generator,
+        batch: SharedBatch,
     ):
         """Compare every image with every map.
 
         Args:
-            images: In the band.
+            images: In the band; this member's share of the batch.
             level: Of the grid of rotations.
-            generator: On the CPU.
         """
+        generator = batch.generator
         device = band.frequencies.device
         self._source, self._images, self._band = source, images, band
-        self._shift_prior, self._generator = shift_prior, generator
+        self._shift_prior, self._batch = shift_prior, batch
         self._row = torch.arange(len(images), device=device)
         self._rotations = all_rotations(level, device) @ random_rotations(1, generator).to(device)
         step_px = shift_step(band, shift_prior)
@@ -125,33 +133,38 @@ class TurnedGrid:
         stay = self._compare(slices, self._around(before.shift_px))[:, 0].logsumexp(1) + self._log_near_area
         # Where an image was counts to the cell of the grid that it lies in.
         log_mass = self._log_mass.index_put(there, torch.logaddexp(self._log_mass[there], stay))
-        log_evidence = log_mass.logsumexp(2)
-        log_weight = log_prior + balance * balancing_weights(log_evidence + log_prior)
-        of_views = log_weight_of_views(torch.softmax(log_mass, 2), torch.softmax(log_evidence + log_weight, 1))
-        index = draw_rows((log_mass + of_views + log_weight[:, :, None]).flatten(1), self._generator)
-        class_index, found = index // len(self._rotations), index % len(self._rotations)
+        num_rotations = len(self._rotations)
+        # Of all members, since it is the whole batch that is to look even.
+        likely, prior, of_view = self._batch.gather(
+            log_mass.logsumexp(2), log_prior, posterior_of_views(torch.softmax(log_mass, 2))
+        )
+        balancing = balance * balancing_weights(likely + prior)
+        share = torch.softmax(likely + (prior + balancing), 1)
+        of_views = log_weight_of_views(of_view, share, num_rotations)
+        log_weight = log_prior + balancing
+        index = self._draw((log_mass + of_views + log_weight[:, :, None]).flatten(1))
+        class_index, found = index // num_rotations, index % num_rotations
         is_there = (class_index == before.class_index) & (found == cell)
-        stays = is_there & (self._chance(len(index)) < (stay - log_mass[there]).exp())
+        stays = is_there & (self._chance() < (stay - log_mass[there]).exp())
         rotation = torch.where(stays[:, None, None], before.rotation, self._rotations[found])
         shifts = self._shifts.expand(len(index), -1, 2)
         at_shifts = self._compare(self._cut(class_index, rotation[:, None]), shifts)[:, 0]
-        shift_px = torch.where(stays[:, None], before.shift_px, self._shifts[draw_rows(at_shifts, self._generator)])
+        shift_px = torch.where(stays[:, None], before.shift_px, self._shifts[self._draw(at_shifts)])
         return Placement(class_index, rotation, shift_px)
 
     def _nearby(self, here: Placement) -> DrawnPoses:
         """One of a few poses around a pivot drawn around this one: as likely to lead there as back."""
-        num_images = len(self._row)
-        reach = torch.where(self._chance(num_images) < 0.5, 1.0, 0.5) * _REACH * angular_step(_FINE_LEVEL)
-        turns = torch.randn(num_images, 1 + _NUM_NEAR, 3, generator=self._generator).to(reach.device)
+        reach = torch.where(self._chance() < 0.5, 1.0, 0.5) * _REACH * angular_step(_FINE_LEVEL)
+        turns = self._batch.normal(1 + _NUM_NEAR, 3).to(reach.device)
         to_pivot, from_pivot = rotation_vector_to_matrix(turns * reach[:, None, None]).split([1, _NUM_NEAR], dim=1)
         own = here.rotation[:, None]
         candidates = torch.cat([own, own @ to_pivot @ from_pivot], dim=1)
         # Shifts, around here: they lean to the middle of where they are likely, and maps are the sharper for it.
         slices, near_shifts = self._cut(here.class_index, candidates), self._around(here.shift_px)
         compared = self._compare(slices, near_shifts)
-        chosen = self._row, draw_rows(compared.logsumexp(2), self._generator)
+        chosen = self._row, self._draw(compared.logsumexp(2))
         at_chosen = compared[chosen]
-        shift_px = near_shifts[self._row, draw_rows(at_chosen, self._generator)]
+        shift_px = near_shifts[self._row, self._draw(at_chosen)]
         return DrawnPoses(
             placement=Placement(here.class_index, candidates[chosen], shift_px),
             near_shifts=near_shifts,
@@ -162,8 +175,11 @@ class TurnedGrid:
     def _around(self, shift_px: Float[Tensor, "b 2"]) -> Float[Tensor, "b s 2"]:
         return self._shift_prior.within(shift_px[:, None] + self._near)
 
-    def _chance(self, number: int) -> Float[Tensor, "b"]:
-        return torch.rand(number, generator=self._generator).to(self._row.device)
+    def _chance(self) -> Float[Tensor, "b"]:
+        return self._batch.uniform().to(self._row.device)
+
+    def _draw(self, log_weight: Float[Tensor, "b n"]) -> Int[Tensor, "b"]:
+        return draw_rows(log_weight, self._batch.uniform(1).to(log_weight.device))
 
     def _cut(self, class_index: Int[Tensor, "b"], rotation: Float[Tensor, "b c 3 3"]) -> Float[Tensor, "b c p"]:
         which = class_index[:, None].expand(rotation.shape[:2]).flatten()
@@ -202,13 +218,12 @@ def shift_step(band: Band, shift_prior: ShiftPrior) -> float:
     return min(step_px, 2 * (shift_prior.mean_square_px / 2) ** 0.5, shift_prior.extent_px / 1.5)
 
 
-def draw_rows(log_weight: Float[Tensor, "b n"], generator: torch.Generator) -> Int[Tensor, "b"]:
+def draw_rows(log_weight: Float[Tensor, "b n"], chance: Float[Tensor, "b 1"]) -> Int[Tensor, "b"]:
     """One of each row, by weights whose logs are given.
 
     Args:
-        generator: On the CPU.
+        chance: Drawn evenly from 0 to 1.
     """
-    chance = torch.rand(len(log_weight), 1, generator=generator).to(log_weight.device)
     up_to = torch.softmax(log_weight, dim=1).cumsum(1)
     return torch.searchsorted(up_to, chance * up_to[:, -1:]).clamp(max=log_weight.shape[1] - 1)[:, 0]
 

@@ -114,7 +114,7 @@ def _side(old: TrainingState, maps: ClassMaps, class_index: int, part: int) -> F
         )
     # Both sides of one component, though it is found anew for each.
     drawn_before = old.generator.get_state()
-    variation = vary(old, maps, class_index, members, num_components=1)
+    variation = vary(old, maps, class_index, members, num_components=1, generator=old.generator)
     old.generator.set_state(drawn_before)
     coordinate = variation.coordinate[:, 0].cpu()
     middles = KMeans(2, n_init=10, random_state=0).fit(coordinate[:, None].numpy()).cluster_centers_[:, 0]

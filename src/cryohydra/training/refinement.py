@@ -18,6 +18,7 @@ from cryohydra.training.judge import Judge
 from cryohydra.training.listener import Tell
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
+from cryohydra.training.team import SharedBatch
 
 _PATIENCE = 2
 """Epochs without a gain for the particles held out after which the stage ends."""
@@ -111,25 +112,30 @@ class Refinement(Stage):
         return StepResult(loss=loss, note=f"loss {loss:.2f}, band {self._radius()}", terms=taught.terms)
 
     def _descend(self, state: TrainingState, index: Int[Tensor, "b"], teaches: bool) -> StepResult:
+        """The step; each member of a team takes its share of the batch, and tells the others what came of it."""
         if not len(index):
             return StepResult(loss=0.0)
-        rows = index.to(state.device)
+        batch = SharedBatch(state.team.for_batch(len(index)), len(index), state.generator)
+        own = batch.team.share(index)
+        rows = own.to(state.device)
         state.field_radius = self._radius()
         band = state.band(self._radius())
-        seen = _Seen(rows, state.observed(index, band), state.ctf(index, band), state.noise_variance(index, band))
+        seen = _Seen(rows, state.observed(own, band), state.ctf(own, band), state.noise_variance(own, band))
         learns_z = not self._moves_poses_only() and state.mixture.z_dim > 0
-        conformation = state.conformations.of(index, state.images)
+        conformation = state.conformations.of(own, state.images)
         if "lbfgs" in (self.plan.pose_optimizer, self.plan.conformation_optimizer):
             self._settle_rows(state, seen, conformation, band, learns_z)
             if self.plan.conformation_optimizer == "lbfgs" and learns_z:
-                conformation = state.conformations.of(index, state.images)
-        z = conformation.sample(state.generator)
+                conformation = state.conformations.of(own, state.images)
+        z = conformation.sample(batch.normal)
         leaves = _Leaves.at(state, rows, conformation, z, learns_z)
         self.field_optimiser.zero_grad()
-        loss, log_likelihood, terms = self._backward(state, seen, leaves, band)
+        share = len(own) / len(index)
+        loss, log_likelihood, terms = self._backward(state, seen, leaves, band, scale=share)
         if learns_z:
             leaves.hand_back(conformation, z)
         if teaches:
+            batch.team.sum_gradients([*state.mixture.parameters(), *state.conformations.parameters()])
             self.field_optimiser.step()
         if learns_z and self.plan.conformation_optimizer == "adam":
             state.conformations.update(teaches)
@@ -139,7 +145,16 @@ class Refinement(Stage):
             assert leaves.scores.grad is not None
             state.scores.set(rows, leaves.scores.detach() + self.score_steps.step(rows, leaves.scores.grad))
         state.classes.log_evidence[rows] = log_likelihood
-        return StepResult(loss=float(loss), terms=terms)
+        batch.team.exchange(index.to(state.device), self._tables(state))
+        of_all = batch.team.sum(share * torch.stack([loss, *terms.values()]))
+        return StepResult(loss=float(of_all[0]), terms=dict(zip(terms, of_all[1:], strict=True)))
+
+    def _tables(self, state: TrainingState) -> list[Tensor]:
+        """All that a step changes of particles, a row each."""
+        learned = (state.poses, state.conformations, state.scores)
+        parts = (*learned, self.rotation_steps, self.shift_steps, self.score_steps)
+        tables = [table for part in parts for table in part.buffers() if len(table) == len(state)]
+        return [state.classes.log_evidence, *tables]
 
     def end(self, state: TrainingState, tell: Tell) -> str:
         """Weigh the classes of all particles once more, with everything as it is now.
@@ -373,8 +388,8 @@ class Refinement(Stage):
     @torch.no_grad()
     def _weigh(self, state: TrainingState, particles: Int[Tensor, "n"]) -> None:
         """Evidence of the classes that matter to each particle, poses and conformations as they are."""
-        band = state.band(self.radius)
-        for index in particles.split(self.batch_size) if len(particles) else ():
+        band, own = state.band(self.radius), state.team.share(particles)
+        for index in own.split(self.batch_size) if len(own) else ():
             rows = index.to(state.device)
             z = state.conformations.of(index, state.images).mean
             seen = _Seen(rows, state.observed(index, band), state.ctf(index, band), state.noise_variance(index, band))
@@ -382,6 +397,7 @@ class Refinement(Stage):
                 some = seen.part(piece)
                 pose = state.poses.pose(some.rows)
                 state.classes.log_evidence[some.rows] = self._log_likelihood(state, some, pose, z[piece], band)[0]
+        state.team.exchange(particles.to(state.device), [state.classes.log_evidence])
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,9 @@ class Reseeding:
         num_kept, was_on_trial = self.num_kept, self.is_on_trial
         self.ended(state)
         is_in_vain = was_on_trial and self.num_kept == num_kept
-        split = find_split(state, is_in_doubt) if self.num_left and not is_in_vain else None
+        split = None
+        if self.num_left and not is_in_vain:
+            split = state.team.once(lambda: find_split(state, is_in_doubt), state.generator)
         if split is None:
             return False
         self.num_left -= 1
@@ -244,7 +246,7 @@ def _part(state: TrainingState, class_index: int) -> _Parted | None:
     if len(members) < _FEWEST_TO_SPLIT:
         return None
     asked = members[torch.randperm(len(members), generator=state.generator)[:_MOST_ASKED]]
-    variation = vary(state, state.maps, class_index, asked, num_components=1)
+    variation = vary(state, state.maps, class_index, asked, num_components=1, generator=state.generator)
     coordinate = variation.coordinate[:, 0]
     clusters = KMeans(2, n_init=10, random_state=0).fit(coordinate[:, None].cpu().numpy())
     label = torch.from_numpy(clusters.labels_)

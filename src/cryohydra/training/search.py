@@ -22,6 +22,7 @@ from cryohydra.training.listener import Tell
 from cryohydra.training.map_pass import MapPass, widened
 from cryohydra.training.parts import Parts, batches_of_parts
 from cryohydra.training.search_pass import SearchPass, explained_badly, which_matter
+from cryohydra.training.solving import maps_of_all, sums_dealt
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import SURE, TrainingState
 from cryohydra.training.ways_out import WaysOut
@@ -210,9 +211,10 @@ class Searching(Stage):
 
     def _end_pass(self, state: TrainingState, done: MapPass) -> None:
         reseeding = self.ways_out.reseeding
-        state.maps = done.sums.solve(self.mask, follows_density=self.follows_density).with_halves()
+        solution = sums_dealt(state.team, done.sums).solve(self.mask, follows_density=self.follows_density)
+        state.maps = maps_of_all(state.team, solution.with_halves(), state.num_classes)
         state.classes.update_weights()
-        evidence = float(done.evidence) / done.num_seen
+        evidence = done.mean_evidence(state)
         self.pass_count += 1
         reseeding.keep_if_better(state)
         noise, wider, least_gain = state.noise, self.radius, _LEAST_GAIN_ON_TRIAL

@@ -21,6 +21,7 @@ from cryohydra.physics.pose import Pose
 from cryohydra.training.map_pass import MapPass, Pairs, hold_poses, poses_held, widened
 from cryohydra.training.parts import Parts
 from cryohydra.training.state import TrainingState
+from cryohydra.training.team import ALONE, Team
 
 PASSES_OVER_ALL_CLASSES = 2
 """Then classes have formed, and images are compared with those that matter to them; in the last search with all of them
@@ -61,10 +62,18 @@ class Changes:
     evidence: float = 0.0
     """Over that of noise alone, of all these images."""
 
-    def add(self, is_regrouped: Bool[Tensor, "b"], gain: Float[Tensor, "b"], evidence: Float[Tensor, "b"]) -> None:
-        """Count some images."""
-        regrouped, gained, explained = torch.stack([is_regrouped.sum(), gain.sum(), evidence.sum()]).tolist()
-        self.num_images += len(gain)
+    def add(
+        self,
+        is_regrouped: Bool[Tensor, "b"],
+        gain: Float[Tensor, "b"],
+        evidence: Float[Tensor, "b"],
+        team: Team = ALONE,
+    ) -> None:
+        """Count some images of each member of a team."""
+        number = torch.full_like(gain.sum(), len(gain))
+        told = team.sum(torch.stack([number, is_regrouped.sum(), gain.sum(), evidence.sum()]))
+        num_images, regrouped, gained, explained = told.tolist()
+        self.num_images += int(num_images)
         self.num_regrouped += int(regrouped)
         self.gain += gained
         self.evidence += explained
@@ -116,11 +125,20 @@ class SearchPass(MapPass):
 
     def visit(self, state: TrainingState, index: Int[Tensor, "b"], matters: Bool[Tensor, "b k"]) -> Float[Tensor, "b"]:
         """Compare images with whole grids as long as that finds something, and add them where they may lie."""
+        if self.parts is not None and self.parts.turn_to(index):
+            others = self.parts.maps_of_others(self.compared.radius, state.team)
+            if others is not None:
+                self.maps, self.of_halves = others, [others]
+        return super().visit(state, index, matters)
+
+    def _visit_share(
+        self, state: TrainingState, index: Int[Tensor, "m"], matters: Bool[Tensor, "m k"]
+    ) -> Float[Tensor, "m"]:
         if not self.is_in_vain():
             return self._over_grids(state, index, matters)
         evidence = torch.empty(len(index), device=state.device)
         badly = self.is_explained_badly[index]
-        for is_some, visit in ((badly, self._over_grids), (~badly, super().visit)):
+        for is_some, visit in ((badly, self._over_grids), (~badly, super()._visit_share)):
             some = torch.nonzero(is_some)[:, 0]
             if len(some):
                 rows = some.to(state.device)
@@ -131,23 +149,26 @@ class SearchPass(MapPass):
         self, state: TrainingState, index: Int[Tensor, "b"], matters: Bool[Tensor, "b k"]
     ) -> Float[Tensor, "b"]:
         """Compare images with whole grids of the maps that they are no part of."""
-        if self.parts is not None and self.parts.turn_to(index):
-            others = self.parts.maps_of_others(self.compared.radius)
-            if others is not None:
-                self.maps, self.of_halves = others, [others]
         half = half_of(index) % len(self.of_halves)
         evidence = torch.empty(len(index), device=state.device)
+        gain, is_other = torch.empty_like(evidence), torch.empty_like(evidence, dtype=torch.bool)
         for h in range(len(self.of_halves)):
             some = torch.nonzero(half == h)[:, 0]
+            rows = some.to(state.device)
             if len(some):
-                rows = some.to(state.device)
-                evidence[rows] = self._find(state, index[some], matters[rows], h)
+                evidence[rows], gain[rows], is_other[rows] = self._find(state, index[some], matters[rows], h)
+            if not self.is_in_vain():
+                self.changes.add(is_other[rows], gain[rows], evidence[rows], state.team)
         return evidence
 
     def _find(
         self, state: TrainingState, index: Int[Tensor, "b"], matters: Bool[Tensor, "b k"], half: int
-    ) -> Float[Tensor, "b"]:
-        """Search the poses of images that meet the same maps, weigh their classes and add them where they may lie."""
+    ) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"], Bool[Tensor, "b"]]:
+        """Search the poses of images that meet the same maps, weigh their classes and add them where they may lie.
+
+        Returns:
+            Their evidence, what they gain by quite other poses, and whether they are in another class than before.
+        """
         rows, images = index.to(state.device), state.weighted(index, self.summed)
         class_before = state.classes.log_posterior(rows).argmax(1)
         is_asked = matters | self._asks_all() | self.is_explained_badly[index].to(state.device)[:, None]
@@ -156,11 +177,9 @@ class SearchPass(MapPass):
         evidence = self.weigh_by(state, index, images, which_matter(state, rows), found.log_evidence)
         now = state.classes.log_posterior(rows)
         is_other = now.amax(1) > now.gather(1, class_before[:, None])[:, 0] + _CLEAR_GAIN
-        if not self.is_in_vain():
-            self.changes.add(is_other, gain, evidence)
         near = self._add_elsewhere(state, rows, images, found)
         self.add(state, rows, images, near * now.exp())
-        return evidence
+        return evidence, gain, is_other
 
     def _asks_all(self) -> bool:
         """Whether images are compared with all classes, not only with those that matter to them."""

@@ -21,7 +21,7 @@ def split_by_variation(state: TrainingState, maps: ClassMaps) -> Float[Tensor, "
         One for a particle's cluster, zero for the others.
     """
     num_classes = state.num_classes
-    variation = vary(state, maps, 0, torch.arange(len(state)), num_classes - 1)
+    variation = vary(state, maps, 0, torch.arange(len(state)), num_classes - 1, state.generator)
     seed = int(torch.randint(2**31, (1,), generator=state.generator))
     clusters = KMeans(min(num_classes, len(state)), n_init=10, random_state=seed)
     labels = torch.from_numpy(clusters.fit_predict(variation.coordinate.cpu().numpy())).long().to(state.device)

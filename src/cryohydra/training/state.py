@@ -25,6 +25,7 @@ from cryohydra.physics.ctf import contrast_transfer
 from cryohydra.physics.noise import NoiseSpectrum
 from cryohydra.physics.pose import Pose
 from cryohydra.training.seeds import Seeds
+from cryohydra.training.team import ALONE, Team
 
 SURE = 0.95
 """Mean probability of the images' likeliest classes above which classes count as told."""
@@ -113,6 +114,8 @@ class TrainingState:
     """Whether maps and fields learn of the particles, or are given and only looked at."""
     field_radius: int | None = None
     """Highest frequency that the fields have learned, in Fourier pixels; None for all that is compared."""
+    team: Team = ALONE
+    """Processes that hold the same state, and share the work on images."""
 
     def __len__(self) -> int:
         return len(self.images)

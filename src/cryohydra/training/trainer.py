@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cryohydra.errors import InputMismatch
+from cryohydra.errors import InputMismatch, ProcessLost
 from cryohydra.training.listener import Listener
-from cryohydra.training.monitor import Monitor
-from cryohydra.training.outputs import EpochWriter
 from cryohydra.training.pictures import Pictures, Reference
+from cryohydra.training.records import Records, Watch
 from cryohydra.training.stage import Stage
 from cryohydra.training.state import TrainingState
 
@@ -19,7 +18,7 @@ class Trainer:
         self,
         stages: Sequence[Stage],
         state: TrainingState,
-        writer: EpochWriter,
+        writer: Records,
         listener: Listener,
         *,
         log_interval: int,
@@ -48,8 +47,8 @@ class Trainer:
         self.reference = reference
 
     def run(self) -> None:
-        """Train to the end; an interrupt saves what there is and passes on."""
-        monitor = Monitor(self.writer.run, self.log_interval, Pictures(self.reference))
+        """Train to the end; an interrupt, or the loss of another process, saves what there is and passes on."""
+        monitor = self.writer.watch(self.log_interval, Pictures(self.reference))
         try:
             for number in range(self.first_stage, len(self.stages)):
                 self._run_stage(number, monitor)
@@ -63,7 +62,7 @@ class Trainer:
         finally:
             monitor.close()
 
-    def _run_stage(self, number: int, monitor: Monitor) -> None:
+    def _run_stage(self, number: int, monitor: Watch) -> None:
         stage, state = self.stages[number], self.state
         visits_per_epoch = len(state)
         seen = 0
@@ -100,7 +99,8 @@ class Trainer:
             begun = seen
             sentence = stage.end(state, lambda note: self.listener.advanced(0, note))
             self.writer.write(state, number + 1, {})
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, ProcessLost):
+            # No word of the others is needed for what follows.
             if sentence:
                 self.writer.write(state, number + 1, {})
             else:

@@ -1,0 +1,139 @@
+"""The processes of one training: started here or by `torchrun`, told by the environment who they are."""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+import torch
+
+from cryohydra._device import default_device
+from cryohydra.errors import UserError
+from cryohydra.training.team import ALONE, Team, join
+
+_SECONDS_TO_SAVE = 600.0
+"""That processes have to end by themselves once another has failed."""
+_SAME_STOP_S = 5.0
+"""Within which signals are of one stop: a terminal sends one to all processes, and who started them another one."""
+
+
+def num_gpus() -> int:
+    """Of this machine, as far as they are visible."""
+    return torch.cuda.device_count()
+
+
+def is_member() -> bool:
+    """Whether this process was started as one of several."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+
+
+def join_others() -> Team:
+    """The team that this process was started for; a team of one if it was started by itself.
+
+    Raises:
+        UserError: If there is no GPU for it where others have one.
+    """
+    if not is_member():
+        return ALONE
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    if num_gpus():
+        if local_rank >= num_gpus():
+            raise UserError(
+                f"Process {local_rank + 1} on this machine finds {num_gpus()} GPUs and needs one of its own. "
+                "Start as many processes as there are GPUs."
+            )
+        torch.cuda.set_device(local_rank)
+    return join(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), default_device(), "env://")
+
+
+def launch(words: Sequence[str], num_members: int) -> int:
+    """Run a command line of `drgnai` in several processes on this machine; where one fails, all end.
+
+    Returns:
+        The exit code of the first that failed; 0 if none did.
+    """
+    threads = str(max(1, (os.cpu_count() or 1) // num_members))
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(num_members)}
+    everyone = {"OMP_NUM_THREADS": threads} | dict(os.environ) | place
+    members = [
+        subprocess.Popen(
+            [sys.executable, "-m", "cryohydra", *words], env=everyone | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        )
+        for rank in range(num_members)
+    ]
+    try:
+        with _signals_passed_on(members):
+            return _first_failure(members)
+    finally:
+        for member in members:
+            member.kill()
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """What clusters send before they end a job, SIGTERM, stops as Ctrl-C does; so does SIGINT where a shell hid it."""
+    stopped = -_SAME_STOP_S
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal stopped
+        before, stopped = stopped, time.monotonic()
+        if stopped - before >= _SAME_STOP_S:
+            raise KeyboardInterrupt
+
+    before = {one: signal.signal(one, stop) for one in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def leave_at_once(code: int) -> NoReturn:
+    """End this process without a word to the others, for which it would wait otherwise."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    logging.shutdown()
+    os._exit(code)
+
+
+def _first_failure(members: Sequence[subprocess.Popen[bytes]]) -> int:
+    failure = 0
+    last = float("inf")
+    while any(member.poll() is None for member in members) and time.monotonic() < last:
+        time.sleep(0.1)
+        failed = [member.returncode for member in members if member.poll()]
+        if failed and not failure:
+            failure, last = failed[0], time.monotonic() + _SECONDS_TO_SAVE
+            for member in members:
+                member.terminate()
+    failure = failure or next((member.returncode for member in members if member.poll()), 0)
+    # As shells say of programs that a signal has ended.
+    return failure if failure >= 0 else 128 - failure
+
+
+@contextmanager
+def _signals_passed_on(members: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Stop the members, not this process, which waits for what they save."""
+
+    def pass_on(number: int, frame: object) -> None:
+        for member in members:
+            member.terminate()
+
+    before = {one: signal.signal(one, pass_on) for one in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
