@@ -78,3 +78,36 @@ def test_where_nothing_learned_is_kept_class_probabilities_stay_as_they_came(
     stage.epoch_losses = [0.0] * num_epochs
     stage.end(state, print)
     assert torch.equal(state.classes.log_evidence, came) == (num_epochs == 1)
+
+
+class Told:
+    """A likelihood that is what it is told, beside a trace of the prediction."""
+
+    def __init__(self, log_likelihood: float):
+        self.told = log_likelihood
+
+    def log_likelihood(self, predicted: torch.Tensor, observed: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        return self.told + 1e-3 * (predicted * observed).sum((1, 2))
+
+
+@pytest.mark.parametrize(("values", "is_muted"), [({}, True), ({"likelihood": "pixel_mean"}, False)])
+def test_images_of_noise_alone_teach_fields_nothing(
+    values: dict[str, Any], is_muted: bool, prepare: Callable[..., Any], tmp_path: Path
+) -> None:
+    trainer, _ = prepare(tmp_path, refine_gt_poses=True, **values)
+    state, stage = trainer.state, trainer.stages[-1]
+    # A quarter of all.
+    is_noise = torch.arange(len(state)) % 4 == 0
+    state.classes.log_evidence.copy_(torch.where(is_noise, -10.0, 20.0)[:, None])
+    state.classes.log_pose_volume.zero_()
+    stage.begin(state)
+    taught = []
+    for which, told in ((~is_noise, 20.0), (is_noise, -10.0)):
+        stage.likelihood = Told(told)
+        stage.descend(state, torch.nonzero(which)[:12, 0])
+        taught.append(sum(float(one.grad.square().sum()) for one in state.mixture.parameters()) ** 0.5)
+    assert (taught[1] < 1e-3 * taught[0]) == is_muted
+    again = prepare(tmp_path, refine_gt_poses=True, **values)[0].stages[-1]
+    again.begin(state)
+    again.load_state_dict(state, stage.state_dict())
+    assert float(again.log_odds_of_noise) == float(stage.log_odds_of_noise)

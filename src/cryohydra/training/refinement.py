@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
+from torch.nn.functional import softplus
 
 from cryohydra._device import chunks
 from cryohydra._typing import Float, Int, Tensor
@@ -62,6 +63,8 @@ class RefinementPlan:
     uses_bfloat16: bool = False
     least_probability: float = 0.01
     """Classes less probable than this for a particle are passed over in its steps."""
+    may_be_noise: bool = False
+    """Whether what noise alone explains as well teaches the less."""
 
 
 class Refinement(Stage):
@@ -86,6 +89,7 @@ class Refinement(Stage):
         """Make the optimisers; the fields go on from where the stage before left them, in the band that they know."""
         self.radius = min(self.plan.radius, state.drawn_radius)
         self.field_optimiser = torch.optim.Adam(state.mixture.parameters(), lr=self.plan.lr_fields)
+        self._ask_for_noise(state)
         shape = tuple(state.poses.rotation.shape[:3])
         self.rotation_steps = RowAdam((*shape, 3), self.plan.lr_poses).to(state.device)
         self.shift_steps = RowAdam((*shape, 2), self.plan.lr_poses * _PX_PER_RADIAN).to(state.device)
@@ -186,6 +190,7 @@ class Refinement(Stage):
             "is_done": self.is_done,
             "poses_are_settled": self.poses_are_settled,
             "judge": self.judge.state_dict(),
+            "log_odds_of_noise": float(self.log_odds_of_noise),
         }
 
     def load_state_dict(self, state: TrainingState, saved: dict[str, Any]) -> None:
@@ -199,6 +204,12 @@ class Refinement(Stage):
         self.is_done = saved["is_done"]
         self.poses_are_settled = saved["poses_are_settled"]
         self.judge.load_state_dict(saved["judge"])
+        self.log_odds_of_noise.fill_(saved["log_odds_of_noise"])
+
+    def _ask_for_noise(self, state: TrainingState) -> None:
+        """Learn from the evidence of all particles how likely one is to be noise alone."""
+        log_odds = state.classes.log_odds_of_noise()
+        self.log_odds_of_noise = log_odds if self.plan.may_be_noise else torch.full_like(log_odds, -torch.inf)
 
     def _radius(self) -> int:
         if self.plan.first_radius is None:
@@ -251,10 +262,17 @@ class Refinement(Stage):
         pose = moved(state.poses.pose(seen.rows), leaves.turn, leaves.shift_px)
         log_likelihood, smoothness = self._log_likelihood(state, seen, pose, leaves.z, band)
         log_weight = self._log_weight(state, leaves.scores)
-        loss = negative_log_evidence(log_weight, log_likelihood).mean()
+        loss = -self._log_probability(log_weight, log_likelihood).mean()
         probability = torch.softmax(log_weight + log_likelihood.detach(), dim=-1).detach()
         terms = self._regularisation(leaves.conformation, pose, smoothness, probability)
         return loss + sum(terms.values()), log_likelihood.detach(), terms
+
+    def _log_probability(
+        self, log_weight: Float[Tensor, "*b k"], log_evidence: Float[Tensor, "b k"]
+    ) -> Float[Tensor, "b"]:
+        """Of each image over that of noise alone, which may be all there is in it: a component of the mixture."""
+        of_classes = -negative_log_evidence(log_weight, log_evidence)
+        return torch.logaddexp(of_classes, self.log_odds_of_noise) - softplus(self.log_odds_of_noise)
 
     def _log_likelihood(
         self, state: TrainingState, seen: "_Seen", pose: Pose, z: Float[Tensor, "b k z"], band: Band
@@ -367,6 +385,7 @@ class Refinement(Stage):
         self._sum, self._count = 0.0, 0
         if self.plan.learns_weights == "posterior":
             state.classes.update_weights()
+        self._ask_for_noise(state)
         if self._radius() < self.radius:
             return
         self.judge.judge(state, self._evidence_held_out(state))
@@ -383,7 +402,7 @@ class Refinement(Stage):
         held_out = every[state.is_held_out(every)]
         self._weigh(state, held_out)
         log_weight = self._log_weight(state, state.scores.rows(held_out.to(state.device)))
-        return -negative_log_evidence(log_weight, state.classes.log_evidence[held_out.to(state.device)])
+        return self._log_probability(log_weight, state.classes.log_evidence[held_out.to(state.device)])
 
     @torch.no_grad()
     def _weigh(self, state: TrainingState, particles: Int[Tensor, "n"]) -> None:
