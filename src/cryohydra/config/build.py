@@ -51,7 +51,7 @@ def build_training(settings: Settings, run: RunFolder, listener: Listener, team:
     particles = open_input(settings)
     for note in particles.notes:
         listener.says(note)
-    if len(particles.source) < _FEWEST_IMAGES_OF_A_PROCESS * team.size:
+    if team.size > 1 and len(particles.source) < _FEWEST_IMAGES_OF_A_PROCESS * team.size:
         raise InputMismatch(
             f"{len(particles.source)} particles are too few to be shared by {team.size} processes; "
             f"wanted {_FEWEST_IMAGES_OF_A_PROCESS} for each. Train in fewer processes."
