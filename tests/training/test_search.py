@@ -161,12 +161,34 @@ def test_a_trial_is_judged_in_the_noise_and_band_in_which_it_was_called_for(
     """Another estimate of the noise changes the evidence of all images, whatever is tried."""
     state, stage = begun
     monkeypatch.setattr(search, "SURE", 1.1)
+    monkeypatch.setattr(search, "_FEW_MOVED", 1.0)
     monkeypatch.setattr(WaysOut, "open", lambda self, state, is_in_doubt: is_called)
     stage.course.is_last, stage.course.evidence_before, stage.radius = True, math.inf, stage.last_radius
     noise, radius = state.noise.variance.clone(), stage.radius
     take_on_a_pass(state, stage)
     assert stage.is_done != is_called and stage.radius == radius
     assert torch.equal(state.noise.variance, noise) == is_called
+
+
+@pytest.mark.parametrize(("surest", "few_moved", "is_done"), [(1.1, 0.0, False), (1.1, 1.0, True), (0.0, 0.0, True)])
+def test_a_search_in_doubt_does_not_end_while_shares_of_classes_change(
+    begun: tuple[TrainingState, Searching],
+    surest: float,
+    few_moved: float,
+    is_done: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state, stage = begun
+    monkeypatch.setattr(search, "SURE", surest)
+    monkeypatch.setattr(search, "_FEW_MOVED", few_moved)
+    monkeypatch.setattr(search_pass, "PILOT", 0)
+    monkeypatch.setattr(search_pass, "_LITTLE_FOUND", math.inf)
+    monkeypatch.setattr(search_pass, "_FEWEST_CHANGES", 1.1)
+    monkeypatch.setattr(WaysOut, "open", lambda self, state, is_in_doubt: False)
+    stage.course.is_in_doubt = surest > 1
+    stage.course.is_last, stage.course.evidence_before, stage.radius = True, math.inf, stage.last_radius
+    take_on_a_pass(state, stage)
+    assert stage.course.is_over and stage.is_done == is_done
 
 
 def test_newcomers_that_were_stopped_go_on_with_the_next_attempt(

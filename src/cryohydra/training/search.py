@@ -31,6 +31,9 @@ _BREADTH = 8
 """How many times as many poses an image in doubt keeps."""
 SEARCHED_RADIUS = 16
 """In Fourier pixels: what two levels of the default grids resolve."""
+_FEW_MOVED = 0.003
+"""Part of the particles by which the shares of classes may differ after the pass that ends a search in doubt: a small
+class that has just been found grows for long, at no gain that the evidence of all could tell from chance."""
 _LEAST_GAIN, _LEAST_GAIN_ON_TRIAL = 0.01, 0.001
 """Part of the evidence that a pass must add for the search to go on; a class in two is told by few of the images."""
 
@@ -213,7 +216,9 @@ class Searching(Stage):
         reseeding = self.ways_out.reseeding
         solution = sums_dealt(state.team, done.sums).solve(self.mask, follows_density=self.follows_density)
         state.maps = maps_of_all(state.team, solution.with_halves(), state.num_classes)
+        shares_before = state.classes.log_weight.exp()
         state.classes.update_weights()
+        part_moved = 0.5 * float((state.classes.log_weight.exp() - shares_before).abs().sum())
         evidence = done.mean_evidence(state)
         self.pass_count += 1
         reseeding.keep_if_better(state)
@@ -237,7 +242,8 @@ class Searching(Stage):
             self.parts = None
         else:
             state.noise, self.radius = noise, wider
-        self.is_done = self.course.is_over or self.pass_count >= self.num_passes
+        is_still = part_moved < _FEW_MOVED or not self.course.is_in_doubt
+        self.is_done = (self.course.is_over and is_still) or self.pass_count >= self.num_passes
 
     def end(self, state: TrainingState, tell: Tell) -> str:
         """Fit the fields to the maps."""
