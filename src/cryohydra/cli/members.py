@@ -3,9 +3,9 @@
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +19,8 @@ from cryohydra.training.team import ALONE, Team, join
 
 _SECONDS_TO_SAVE = 600.0
 """That processes have to end by themselves once another has failed."""
+_MEETING_PLACE = "CRYOHYDRA_MEETING_PLACE"
+"""Variable of the environment: where processes that were started here meet."""
 _SAME_STOP_S = 5.0
 """Within which signals are of one stop: a terminal sends one to all processes, and who started them another one."""
 
@@ -49,30 +51,35 @@ def join_others() -> Team:
                 "Start as many processes as there are GPUs."
             )
         torch.cuda.set_device(local_rank)
-    return join(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), default_device(), "env://")
+    meeting_place = os.environ.get(_MEETING_PLACE, "env://")
+    return join(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), default_device(), meeting_place)
 
 
 def launch(words: Sequence[str], num_members: int) -> int:
     """Run a command line of `drgnai` in several processes on this machine; where one fails, all end.
 
+    They meet in a folder that other users cannot read, and talk within the machine only.
+
     Returns:
         The exit code of the first that failed; 0 if none did.
     """
     threads = str(max(1, (os.cpu_count() or 1) // num_members))
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(num_members)}
-    everyone = {"OMP_NUM_THREADS": threads} | dict(os.environ) | place
-    members = [
-        subprocess.Popen(
-            [sys.executable, "-m", "cryohydra", *words], env=everyone | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        )
-        for rank in range(num_members)
-    ]
-    try:
-        with _signals_passed_on(members):
-            return _first_failure(members)
-    finally:
-        for member in members:
-            member.kill()
+    usual = {"OMP_NUM_THREADS": threads, "GLOO_SOCKET_IFNAME": "lo"}
+    with tempfile.TemporaryDirectory(prefix="drgnai-") as private:
+        place = {_MEETING_PLACE: f"file://{private}/meeting", "WORLD_SIZE": str(num_members)}
+        members = [
+            subprocess.Popen(
+                [sys.executable, "-m", "cryohydra", *words],
+                env=usual | dict(os.environ) | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            )
+            for rank in range(num_members)
+        ]
+        try:
+            with _signals_passed_on(members):
+                return _first_failure(members)
+        finally:
+            for member in members:
+                member.kill()
 
 
 @contextmanager
@@ -131,9 +138,3 @@ def _signals_passed_on(members: Sequence[subprocess.Popen[bytes]]) -> Iterator[N
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
