@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -74,8 +74,14 @@ def launch(words: Sequence[str], num_members: int) -> int:
             )
             for rank in range(num_members)
         ]
+
+        def pass_on(number: int, frame: object) -> None:
+            """Stop the members, not this process, which waits for what they save."""
+            for member in members:
+                member.terminate()
+
         try:
-            with _signals_passed_on(members):
+            with _signals_go_to(pass_on):
                 return _first_failure(members)
         finally:
             for member in members:
@@ -93,12 +99,8 @@ def stopped_by_signals() -> Iterator[None]:
         if stopped - before >= _SAME_STOP_S:
             raise KeyboardInterrupt
 
-    before = {one: signal.signal(one, stop) for one in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with _signals_go_to(stop):
         yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
 
 
 def leave_at_once(code: int) -> NoReturn:
@@ -125,14 +127,8 @@ def _first_failure(members: Sequence[subprocess.Popen[bytes]]) -> int:
 
 
 @contextmanager
-def _signals_passed_on(members: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Stop the members, not this process, which waits for what they save."""
-
-    def pass_on(number: int, frame: object) -> None:
-        for member in members:
-            member.terminate()
-
-    before = {one: signal.signal(one, pass_on) for one in (signal.SIGTERM, signal.SIGINT)}
+def _signals_go_to(handle: Callable[[int, object], None]) -> Iterator[None]:
+    before = {one: signal.signal(one, handle) for one in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:

@@ -112,6 +112,8 @@ def build_state(
         device=device,
         finds_conformations=settings.z_dim > 0 and not settings.use_conf_encoder and settings.initial_conf is None,
     )
+    # Learned scores and the published likelihood tell no probabilities.
+    state.classes.may_be_noise = settings.class_weights == "posterior" and settings.likelihood == "gaussian"
     state.seeds = read_seeds(settings, particles, state, rough_radius(settings, images.box_size))
     return state
 

@@ -214,8 +214,6 @@ def build_refinement(settings: Settings, state: TrainingState) -> Refinement:
             smoothness_l2=settings.l2_smoothness_regularizer,
         ),
         uses_bfloat16=uses_bfloat16,
-        # Learned scores and the published likelihood tell no probabilities.
-        may_be_noise=settings.class_weights == "posterior" and settings.likelihood == "gaussian",
     )
     batch_size = settings.batch_size_known_poses if is_fixed else settings.batch_size_sgd
     return Refinement(plan, _likelihood(settings), num_images=len(state), batch_size=min(batch_size, len(state)))

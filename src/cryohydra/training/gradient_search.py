@@ -51,7 +51,7 @@ class GradientSearch(Stage):
         best = found.best_of_class(state.num_classes)
         state.poses.rotation[rows] = best.rotation[:, None]
         state.poses.shift_px[rows] = (best.shift_px + state.known_shift_px[rows][:, None])[:, None]
-        team.exchange(index.to(state.device), [state.poses.rotation, state.poses.shift_px])
+        team.exchange(index, [state.poses.rotation, state.poses.shift_px])
         result = self.refinement.descend(state, index)
         learns_from_posterior = self.refinement.plan.learns_weights == "posterior"
         if learns_from_posterior and self.refinement.num_seen % len(state) < len(index):

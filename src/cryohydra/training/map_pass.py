@@ -100,7 +100,7 @@ class MapPass:
         evidence = self._visit_share(state, team.share(index), team.share(matters))
         self.num_seen += len(index)
         tables = (state.poses.rotation, state.poses.shift_px, classes.log_evidence, classes.log_pose_volume)
-        team.exchange(index.to(state.device), tables)
+        team.exchange(index, tables)
         return team.gather(evidence, len(index))
 
     def lay(self, state: TrainingState, index: Int[Tensor, "b"], weight: Float[Tensor, "b k"]) -> None:

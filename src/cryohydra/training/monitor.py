@@ -12,13 +12,14 @@ from cryohydra.inference.evidence import effective_number
 from cryohydra.io.mrc import read_map
 from cryohydra.io.run_folder import RunFolder, Status, write_status
 from cryohydra.training.pictures import Pictures
+from cryohydra.training.records import Watch
 from cryohydra.training.stage import StepResult
 from cryohydra.training.state import TrainingState
 
 _SECONDS_BETWEEN_STATUS = 5.0
 
 
-class Monitor:
+class Monitor(Watch):
     """Writes what a person or a script may want to watch."""
 
     def __init__(self, run: RunFolder, log_interval: int, pictures: Pictures):

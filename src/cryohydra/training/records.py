@@ -7,23 +7,26 @@ from cryohydra.training.stage import StepResult
 from cryohydra.training.state import TrainingState
 
 
-@runtime_checkable
-class Watch(Protocol):
-    """Told what goes on, for curves and figures."""
+class Watch:
+    """Told what goes on, for curves and figures; by itself it makes nothing of it."""
 
-    def stage_begins(self, name: str, total_images: int, images_before: int) -> None: ...
+    def stage_begins(self, name: str, total_images: int, images_before: int) -> None:
+        """Count for a new stage."""
 
-    def advanced(self, state: TrainingState, num_images: int, result: StepResult) -> None: ...
+    def advanced(self, state: TrainingState, num_images: int, result: StepResult) -> None:
+        """A step was made."""
 
-    def log(self, state: TrainingState) -> None: ...
+    def log(self, state: TrainingState) -> None:
+        """Write a point of the learning curve."""
 
-    def epoch_ended(self, state: TrainingState) -> None: ...
+    def epoch_ended(self, state: TrainingState) -> None:
+        """Write what there is to see of an epoch."""
 
-    def status(
-        self, state: TrainingState, progress: Literal["running", "finished", "interrupted", "failed"]
-    ) -> None: ...
+    def status(self, state: TrainingState, progress: Literal["running", "finished", "interrupted", "failed"]) -> None:
+        """Say how far the training is."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Nothing more will be told."""
 
 
 @runtime_checkable
@@ -40,23 +43,7 @@ class NoRecords:
 
     def watch(self, log_interval: int, pictures: Pictures) -> Watch:
         """Nobody."""
-        return _Unwatched()
+        return Watch()
 
     def write(self, state: TrainingState, stage: int, stage_state: dict[str, Any]) -> None:
         """Nothing."""
-
-
-class _Unwatched:
-    def stage_begins(self, name: str, total_images: int, images_before: int) -> None: ...
-
-    def advanced(self, state: TrainingState, num_images: int, result: StepResult) -> None: ...
-
-    def log(self, state: TrainingState) -> None: ...
-
-    def epoch_ended(self, state: TrainingState) -> None: ...
-
-    def status(
-        self, state: TrainingState, progress: Literal["running", "finished", "interrupted", "failed"]
-    ) -> None: ...
-
-    def close(self) -> None: ...

@@ -63,8 +63,6 @@ class RefinementPlan:
     uses_bfloat16: bool = False
     least_probability: float = 0.01
     """Classes less probable than this for a particle are passed over in its steps."""
-    may_be_noise: bool = False
-    """Whether what noise alone explains as well teaches the less."""
 
 
 class Refinement(Stage):
@@ -89,7 +87,7 @@ class Refinement(Stage):
         """Make the optimisers; the fields go on from where the stage before left them, in the band that they know."""
         self.radius = min(self.plan.radius, state.drawn_radius)
         self.field_optimiser = torch.optim.Adam(state.mixture.parameters(), lr=self.plan.lr_fields)
-        self._ask_for_noise(state)
+        self.log_odds_of_noise = state.classes.log_odds_of_noise()
         shape = tuple(state.poses.rotation.shape[:3])
         self.rotation_steps = RowAdam((*shape, 3), self.plan.lr_poses).to(state.device)
         self.shift_steps = RowAdam((*shape, 2), self.plan.lr_poses * _PX_PER_RADIAN).to(state.device)
@@ -149,7 +147,7 @@ class Refinement(Stage):
             assert leaves.scores.grad is not None
             state.scores.set(rows, leaves.scores.detach() + self.score_steps.step(rows, leaves.scores.grad))
         state.classes.log_evidence[rows] = log_likelihood
-        batch.team.exchange(index.to(state.device), self._tables(state))
+        batch.team.exchange(index, self._tables(state))
         of_all = batch.team.sum(share * torch.stack([loss, *terms.values()]))
         return StepResult(loss=float(of_all[0]), terms=dict(zip(terms, of_all[1:], strict=True)))
 
@@ -205,11 +203,6 @@ class Refinement(Stage):
         self.poses_are_settled = saved["poses_are_settled"]
         self.judge.load_state_dict(saved["judge"])
         self.log_odds_of_noise.fill_(saved["log_odds_of_noise"])
-
-    def _ask_for_noise(self, state: TrainingState) -> None:
-        """Learn from the evidence of all particles how likely one is to be noise alone."""
-        log_odds = state.classes.log_odds_of_noise()
-        self.log_odds_of_noise = log_odds if self.plan.may_be_noise else torch.full_like(log_odds, -torch.inf)
 
     def _radius(self) -> int:
         if self.plan.first_radius is None:
@@ -385,7 +378,7 @@ class Refinement(Stage):
         self._sum, self._count = 0.0, 0
         if self.plan.learns_weights == "posterior":
             state.classes.update_weights()
-        self._ask_for_noise(state)
+        self.log_odds_of_noise = state.classes.log_odds_of_noise()
         if self._radius() < self.radius:
             return
         self.judge.judge(state, self._evidence_held_out(state))
@@ -416,7 +409,7 @@ class Refinement(Stage):
                 some = seen.part(piece)
                 pose = state.poses.pose(some.rows)
                 state.classes.log_evidence[some.rows] = self._log_likelihood(state, some, pose, z[piece], band)[0]
-        state.team.exchange(particles.to(state.device), [state.classes.log_evidence])
+        state.team.exchange(particles, [state.classes.log_evidence])
 
 
 @dataclass(frozen=True)

@@ -88,11 +88,12 @@ class Team:
         """Bring into every member's tables what each has changed in its share of some rows.
 
         Args:
-            index: All these rows, on the device of the tables.
+            index: All these rows, on any device.
             tables: Rows first, whatever comes after.
         """
         if self.size == 1:
             return
+        index = index.to(tables[0].device)
         own = self.share(index)
         found = self.gather_all([table[own] for table in tables], len(index))
         for table, rows in zip(tables, found, strict=True):
