@@ -216,6 +216,15 @@ def test_stopping_several_processes_loses_nothing(run_folder: Path, launched: su
     assert list((run_folder / "out").glob("weights.*.pkl"))
 
 
+@pytest.mark.slow
+def test_what_there_is_is_saved_where_a_process_is_lost(run_folder: Path, launched: subprocess.Popen[bytes]) -> None:
+    _, second = Path(f"/proc/{launched.pid}/task/{launched.pid}/children").read_text().split()
+    os.kill(int(second), signal.SIGKILL)
+    assert launched.wait(PATIENCE_S) == 128 + signal.SIGKILL
+    assert yaml.safe_load((run_folder / "out" / "status.json").read_text())["state"] != "running"
+    assert list((run_folder / "out").glob("weights.*.pkl"))
+
+
 def test_every_process_needs_images(prepare: Any, tmp_path: Path) -> None:
     with pytest.raises(InputMismatch, match="4 processes"):
         prepare(tmp_path, team=Team(0, 4))

@@ -14,15 +14,13 @@ from typing import NoReturn
 import torch
 
 from cryohydra._device import default_device
-from cryohydra.errors import UserError
+from cryohydra.errors import ProcessLost, UserError
 from cryohydra.training.team import ALONE, Team, join
 
 _SECONDS_TO_SAVE = 600.0
 """That processes have to end by themselves once another has failed."""
 _MEETING_PLACE = "CRYOHYDRA_MEETING_PLACE"
 """Variable of the environment: where processes that were started here meet."""
-_SAME_STOP_S = 5.0
-"""Within which signals are of one stop: a terminal sends one to all processes, and who started them another one."""
 
 
 def num_gpus() -> int:
@@ -90,14 +88,19 @@ def launch(words: Sequence[str], num_members: int) -> int:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """What clusters send before they end a job, SIGTERM, stops as Ctrl-C does; so does SIGINT where a shell hid it."""
-    stopped = -_SAME_STOP_S
+    """What clusters send before they end a job, SIGTERM, stops as Ctrl-C does; so does SIGINT where a shell hid it.
+
+    Where what there is is being saved already, for an earlier signal or since another process was lost, nothing stops
+    that: a terminal sends a signal to all processes, and who started them another one.
+    """
 
     def stop(number: int, frame: object) -> None:
-        nonlocal stopped
-        before, stopped = stopped, time.monotonic()
-        if stopped - before >= _SAME_STOP_S:
-            raise KeyboardInterrupt
+        handled = sys.exc_info()[1]
+        while handled is not None:
+            if isinstance(handled, KeyboardInterrupt | ProcessLost):
+                return
+            handled = handled.__context__
+        raise KeyboardInterrupt
 
     with _signals_go_to(stop):
         yield
