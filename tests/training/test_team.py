@@ -220,7 +220,8 @@ def test_stopping_several_processes_loses_nothing(run_folder: Path, launched: su
 def test_what_there_is_is_saved_where_a_process_is_lost(run_folder: Path, launched: subprocess.Popen[bytes]) -> None:
     _, second = Path(f"/proc/{launched.pid}/task/{launched.pid}/children").read_text().split()
     os.kill(int(second), signal.SIGKILL)
-    assert launched.wait(PATIENCE_S) == 128 + signal.SIGKILL
+    # Of the lost one, or of the first, which says so: both end within a moment.
+    assert launched.wait(PATIENCE_S) in (2, 128 + signal.SIGKILL)
     assert yaml.safe_load((run_folder / "out" / "status.json").read_text())["state"] != "running"
     assert list((run_folder / "out").glob("weights.*.pkl"))
 
