@@ -69,7 +69,7 @@ def evidence_of_truth(data: Path) -> TrainingState:
     assert isinstance(search, Searching)
     radius = search.last_radius
     lattice = Lattice(state.images.box_size, radius)
-    maps = LatticeSlices(lattice, true_maps(state, truth, lattice), GridSlicers())
+    maps = LatticeSlices.of_maps(lattice, true_maps(state, truth, lattice), GridSlicers())
     state.shift_prior = state.shift_prior.learned(float(np.square(truth.shift_px).sum(-1).mean()))
     whole_grids = POSE_SEARCHES["sliced"](grids_of(settings, state, min(radius, SEARCHED_RADIUS)))
     for number in range(_NUM_PASSES):

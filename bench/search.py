@@ -48,7 +48,7 @@ def main() -> None:
             values = torch.stack([on_lattice(maps[k % len(maps)], lattice) for k in range(num_classes)]).to(device)
             # Classes beyond the structures at hand are noisy copies, not equals.
             values = values + 0.05 * values.std() * torch.randn(values.shape).to(device)
-            sliced = LatticeSlices(lattice, values, GridSlicers())
+            sliced = LatticeSlices.of_maps(lattice, values, GridSlicers())
             compared = images.at(band.within(radius))
             report(args, "sliced", sliced, compared.rows(slice(args.images)), box_size, radius)
             if args.exact:

@@ -22,7 +22,7 @@ LATTICE = Lattice(32, 10)
 def slices(request, blobs):
     if request.param == "exact":
         return blobs
-    return LatticeSlices(LATTICE, blobs.on_lattice(LATTICE), GridSlicers())
+    return LatticeSlices.of_maps(LATTICE, blobs.on_lattice(LATTICE), GridSlicers())
 
 
 def _disturbed(images, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

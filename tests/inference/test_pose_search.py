@@ -99,7 +99,7 @@ def test_evidence_of_noise_is_below_that_of_signal(search, blobs, take_images) -
 
 def test_lattice_slices_search_as_exact_ones(search, blobs, take_images) -> None:
     lattice = Lattice(32, 9)
-    sliced: SliceSource = LatticeSlices(lattice, blobs.on_lattice(lattice), GridSlicers())
+    sliced: SliceSource = LatticeSlices.of_maps(lattice, blobs.on_lattice(lattice), GridSlicers())
     images = take_images(blobs, BAND, 8, signal=400.0, shift_std_px=0.5)
     exact = search(PLAN).search(blobs, images.weighted, BAND, EQUAL)
     found = search(PLAN).search(sliced, images.weighted, BAND, EQUAL)

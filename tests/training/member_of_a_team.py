@@ -83,7 +83,7 @@ def sweep(trainer: Trainer) -> dict[str, Any]:
     stage.begin(state)
     for _, index in zip(range(stage.sampling.num_parts), stage.batches(state), strict=False):
         stage.step(state, index)
-    return stage.state_dict() | {"maps": state.maps.values, "poses": state.poses.state_dict()}
+    return stage.state_dict() | {"maps": stage.sampling.maps(), "poses": state.poses.state_dict()}
 
 
 def units(team: Team) -> dict[str, Any]:
@@ -102,8 +102,9 @@ def units(team: Team) -> dict[str, Any]:
         "table": table,
         "count": count,
         "sum": team.sum(whole + team.rank),
-        "dealt": team.gather(team.sum_dealt(whole), 7),
-        "dealt_one": team.gather(team.sum_dealt(whole[:1]), 1),
+        "dealt": team.gather_all(team.sum_dealt(whole, whole[:, 0]), 7),
+        "dealt_one": team.gather_all(team.sum_dealt(whole[:1]), 1),
+        "together": team.gather_all([whole[:1] > team.rank, whole[:1, 0].long(), whole[:1]], 1),
         "once": team.once(lambda: (team.rank, torch.rand(2, generator=generator)), generator),
         "next": torch.rand(2, generator=generator),
         "all_of": team.all_of([("from", k) for k in team.share(range(3))], 3),

@@ -26,7 +26,7 @@ def state(prepare: Callable[..., Any], tmp_path: Path) -> TrainingState:
 
 def _pass(state: TrainingState, values: torch.Tensor, steps: LocalSteps) -> MapPass:
     lattice = Lattice(state.images.box_size, RADIUS)
-    return MapPass(state, lattice, LatticeSlices(lattice, values, GridSlicers()), RADIUS, steps)
+    return MapPass(state, lattice, LatticeSlices.of_maps(lattice, values, GridSlicers()), RADIUS, steps)
 
 
 def _random_maps(state: TrainingState, count: int, size: float) -> torch.Tensor:

@@ -45,7 +45,7 @@ def test_what_classes_do_not_show_is_found(
     maps = _climb(state, stage).chosen()
     assert maps is not None
     ground = stage.sampling.ground
-    source = LatticeSlices(ground.lattice, maps, GridSlicers())
+    source = LatticeSlices.of_maps(ground.lattice, maps, GridSlicers())
     found = log_evidence_on_grid(source, state.weighted(EVERY, ground.band), ground.band, state.shift_prior)
     is_same = found.argmax(1).numpy() == read_truth(two_structures).labels
     assert max(is_same.mean(), 1 - is_same.mean()) > 0.95

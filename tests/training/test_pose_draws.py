@@ -50,7 +50,7 @@ def made(strength: float) -> Made:
     # Small enough for a grid of 15 degrees to tell all of it.
     blob = (-(LATTICE.real_space_radius_px() / 3.5).square()).exp() * particle_mask(LATTICE)
     density = torch.randn(2, *LATTICE.shape, generator=generator) * blob
-    source = LatticeSlices(LATTICE, to_frequency(density), GridSlicers())
+    source = LatticeSlices.of_maps(LATTICE, to_frequency(density), GridSlicers())
     class_index, rotation = torch.arange(NUM_IMAGES) % 2, random_rotations(NUM_IMAGES, generator)
     shift_px = torch.randn(NUM_IMAGES, 2, generator=generator)
     slices = source.of_candidates(BAND, class_index, rotation)

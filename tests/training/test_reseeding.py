@@ -47,7 +47,7 @@ def _solve(state: TrainingState) -> None:
 
 def _weigh(state: TrainingState) -> None:
     lattice = state.maps.lattice
-    slices = LatticeSlices(lattice, state.maps.compared, GridSlicers())
+    slices = LatticeSlices.of_maps(lattice, state.maps.compared, GridSlicers())
     done = MapPass(state, lattice, slices, RADIUS, LocalSteps(count=0))
     images = state.weighted(ROWS, done.summed)
     done.weigh(state, ROWS, images, torch.ones(NUM_IMAGES, 2, dtype=torch.bool))

@@ -60,11 +60,12 @@ def test_free_maps_begin_empty_beside_those_given(prepare, maps: list[Path], tmp
     trainer = prepare(tmp_path / "run", initial_volumes=[maps[0]])[0]
     state, stage = trainer.state, trainer.stages[0]
     stage.begin(state)
-    given, free = stage.sampling.compared
+    given, free = stage.sampling.maps()
     assert float(given.abs().max()) > 0 and float(free.abs().max()) == 0
     for _ in range(stage.sampling.num_parts + 1):
         stage.step(state, stage.sampling.next_members())
-    assert bool(stage.sampling.compared.isfinite().all()) and float(stage.sampling.compared[1].abs().max()) > 0
+    maps_now = stage.sampling.maps()
+    assert bool(maps_now.isfinite().all()) and float(maps_now[1].abs().max()) > 0
 
 
 @pytest.mark.parametrize("seeded", [0, 1])

@@ -83,7 +83,7 @@ def degrees_between(one: dict[str, Any], other: dict[str, Any]) -> torch.Tensor:
 
 def test_a_team_of_one_does_nothing() -> None:
     rows = torch.randn(5, 3)
-    assert ALONE.gather(rows, 5) is rows and ALONE.sum(rows) is rows and ALONE.sum_dealt(rows) is rows
+    assert ALONE.gather(rows, 5) is rows and ALONE.sum(rows) is rows and ALONE.sum_dealt(rows)[0] is rows
     assert torch.equal(ALONE.share(rows), rows) and list(ALONE.deal(3)) == [0, 1, 2]
     assert ALONE.once(lambda: 7, torch.Generator()) == 7 and ALONE.all_of([1, 2], 2) == [1, 2]
 
@@ -113,7 +113,9 @@ def test_what_members_tell_each_other(tmp_path: Path, tiny_folder: Path) -> None
     told, whole = members[0], torch.arange(14.0).reshape(7, 2)
     assert torch.equal(told["gathered"], whole) and torch.equal(told["one"], whole[:1])
     assert torch.equal(told["sum"], 2 * whole + 1)
-    assert torch.equal(told["dealt"], 2 * whole) and torch.equal(told["dealt_one"], 2 * whole[:1])
+    assert_same(told["dealt"], [2 * whole, 2 * whole[:, 0]])
+    assert_same(told["dealt_one"], [2 * whole[:1]])
+    assert_same(told["together"], [whole[:1] > 0, whole[:1, 0].long(), whole[:1]])
     assert told["count"].tolist() == [1, 2, 0, 0, 1, 1, 2]
     assert torch.equal(told["table"], told["count"][:, None, None].expand(7, 2, 3).float())
     generator = torch.Generator().manual_seed(0)

@@ -1,6 +1,5 @@
 """Where a search gets its slices from: it knows no field and no file."""
 
-import copy
 from collections import Counter
 from typing import Protocol, runtime_checkable
 
@@ -58,30 +57,30 @@ class SliceSource(Protocol):
 class LatticeSlices:
     """Slices cut out of lattices by trilinear interpolation."""
 
-    def __init__(self, lattice: Lattice, values: Float[Tensor, "k n n n"], slicers: "GridSlicers"):
-        """Prepare the lattices.
+    def __init__(self, lattice: Lattice, corrected: Float[Tensor, "k n n n"], slicers: "GridSlicers"):
+        """Take the lattices as they are.
 
         Args:
-            values: Hartley coefficients, not yet corrected for the interpolation.
+            corrected: Hartley coefficients, corrected for the interpolation (`correct_interpolation`).
             slicers: Remembered grids; they outlast the values.
         """
-        self.num_classes = len(values)
+        self.num_classes = len(corrected)
         self.lattice = lattice
-        self._values = correct_interpolation(lattice, values)
+        self._values = corrected
         self._slicers = slicers
         self._cells: dict[tuple[int, int], Float[Tensor, "m p"]] = {}
         """What has to be cut of whole grids, by level and band: one class after the other."""
-        self._num_asked: Counter[tuple[int, int]] = Counter()
+        self.num_asked: Counter[tuple[int, int]] = Counter()
+        """Slices that `of_cells` was asked for, by level and band."""
+
+    @classmethod
+    def of_maps(cls, lattice: Lattice, values: Float[Tensor, "k n n n"], slicers: "GridSlicers") -> "LatticeSlices":
+        """Slices of Hartley coefficients that are not yet corrected for the interpolation."""
+        return cls(lattice, correct_interpolation(lattice, values), slicers)
 
     def split(self, num_classes: int) -> list["LatticeSlices"]:
         """The same, so many classes at a time; they share memory."""
-        parts = []
-        for values in self._values.split(num_classes):
-            part = copy.copy(self)
-            part.num_classes, part._values = len(values), values
-            part._cells, part._num_asked = {}, Counter()
-            parts.append(part)
-        return parts
+        return [LatticeSlices(self.lattice, values, self._slicers) for values in self._values.split(num_classes)]
 
     def on_grid(self, band: Band, rotations: Float[Tensor, "q 3 3"]) -> Float[Tensor, "k q p"]:
         """Every class's slice at every rotation."""
@@ -107,19 +106,35 @@ class LatticeSlices:
         Once as many were asked for as a whole grid has to cut, it is cut, if it is not too large.
         """
         key = (level, band.radius)
-        self._num_asked[key] += len(rotation_index)
-        num_cut = num_rotations(level) // 8 * self.num_classes
-        if num_cut * len(band) > _MOST_POINTS or self._num_asked[key] < num_cut:
-            return self.of_candidates(band, class_index, grid_rotations(level, rotation_index))
-        orbits = self._slicers.orbits(band, level)
+        self.num_asked[key] += len(rotation_index)
         if key not in self._cells:
-            rotation = grid_rotations(level, orbits.is_cut).repeat(self.num_classes, 1, 1)
-            which = torch.arange(self.num_classes, device=band.device).repeat_interleave(len(orbits.is_cut))
-            rows = chunks(len(which), len(band), rotation.device)
-            self._cells[key] = torch.cat([self.of_candidates(band, which[some], rotation[some]) for some in rows])
-        cells = self._cells[key]
+            if not self.is_worth_cutting(band, level, self.num_asked[key]):
+                return self.of_candidates(band, class_index, grid_rotations(level, rotation_index))
+            self.keep_cells(band, level, self.cut_cells(band, level, range(self.num_cells(band, level))))
+        orbits = self._slicers.orbits(band, level)
         first = class_index * (len(orbits.is_cut) * len(band))
-        return cells.flatten()[orbits.points(rotation_index) + first[:, None]]
+        return self._cells[key].flatten()[orbits.points(rotation_index) + first[:, None]]
+
+    def is_worth_cutting(self, band: Band, level: int, num_asked: int) -> bool:
+        """Whether a whole grid is not too large, and to cut it no more work than so many slices one by one."""
+        about = num_rotations(level) // 8 * self.num_classes
+        return len(band) * about <= _MOST_POINTS and num_asked >= about
+
+    def num_cells(self, band: Band, level: int) -> int:
+        """Slices that have to be cut for a whole grid of all classes; the others are their mirror images."""
+        return len(self._slicers.orbits(band, level).is_cut) * self.num_classes
+
+    def cut_cells(self, band: Band, level: int, which: range) -> Float[Tensor, "m p"]:
+        """Some of the slices of `num_cells`: one class after the other."""
+        is_cut = self._slicers.orbits(band, level).is_cut
+        number = torch.tensor(which, device=band.device)
+        class_index, rotation = number // len(is_cut), grid_rotations(level, is_cut[number % len(is_cut)])
+        rows = chunks(len(which), len(band), rotation.device)
+        return torch.cat([self.of_candidates(band, class_index[some], rotation[some]) for some in rows])
+
+    def keep_cells(self, band: Band, level: int, cells: Float[Tensor, "m p"]) -> None:
+        """Have all slices of `num_cells` ready for `of_cells`."""
+        self._cells[level, band.radius] = cells
 
     def with_tangents(
         self, band: Band, class_index: Int[Tensor, "m"], rotation: Float[Tensor, "m 3 3"]

@@ -75,9 +75,10 @@ class AbInitio(Stage):
 
     def batches(self, state: TrainingState) -> Iterator[Int[Tensor, "b"]]:
         """Every image that maps climb on some times over, one part of them after the other."""
-        self.sampling.lay_anew(state)
+        self.sampling.lay_anew()
         for _ in range(SWEEPS_OF_AN_EPOCH * self.sampling.num_parts):
             yield self.sampling.next_members()
+        self._show(state)
 
     def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
         """Draw the poses of the part of the images whose turn it is: those of `batches`."""
@@ -85,7 +86,6 @@ class AbInitio(Stage):
         radius, rows = self.annealing.radius(sampling.step_count), sampling.next_members().to(state.device)
         visit = sampling.step(state)
         self._remember(state, rows, visit)
-        self._show(state)
         self.gains.append(visit.mean_evidence)
         # What its bound ended has no time for more.
         self.is_done = sampling.is_done or (self._has_settled() and not self._climbs_once_more(state))
@@ -178,12 +178,12 @@ class AbInitio(Stage):
         return len(before) == num_steps and sum(now) - sum(before) < least_gain * abs(sum(now))
 
     def _show(self, state: TrainingState) -> None:
-        """Let the state hold the maps that the last images were compared with."""
-        state.maps = _as_maps(self.sampling, self.sampling.compared)
-        state.shift_prior = self.sampling.shift_prior
+        """Let the state hold the maps of all images."""
+        state.maps = _as_maps(self.sampling, self.sampling.maps())
 
     def _remember(self, state: TrainingState, rows: Int[Tensor, "b"], visit: Visit) -> None:
-        """Keep each image's pose where it lies, its likeliest in other classes, and the classes' evidence."""
+        """Keep where images lie, their likeliest poses in other classes, their evidence, and how far they spread."""
+        state.shift_prior = self.sampling.shift_prior
         state.poses.rotation[rows] = visit.likeliest[:, None]
         placement = visit.placement
         state.poses.rotation[rows, 0, placement.class_index] = placement.rotation

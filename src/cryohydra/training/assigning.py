@@ -68,7 +68,7 @@ class Assigning(Stage):
         """Cut slices from the state's maps."""
         assert state.maps is not None, "particles are assigned to maps"
         assert not state.teaches
-        self.slices = LatticeSlices(state.maps.lattice, state.maps.values, GridSlicers())
+        self.slices = LatticeSlices.of_maps(state.maps.lattice, state.maps.values, GridSlicers())
         self.matters = torch.ones(len(state), state.num_classes, dtype=torch.bool, device=state.device)
         self.num_seen = 0
         self.current: MapPass | None = None

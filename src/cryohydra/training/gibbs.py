@@ -20,7 +20,7 @@ import torch
 from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.hartley import shift_hartley
-from cryohydra.fourier.lattice import enlarge
+from cryohydra.fourier.lattice import correct_interpolation, enlarge
 from cryohydra.geometry.rotations import random_rotations
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.reconstruction import ClassSums
@@ -31,7 +31,7 @@ from cryohydra.training.ground import Ground, followed, power_over_noise, unexpl
 from cryohydra.training.pose_draws import DrawnPoses, Placement, TurnedGrid, log_evidence_on_grid, shift_step
 from cryohydra.training.seeds import Seeds
 from cryohydra.training.state import TrainingState
-from cryohydra.training.team import SharedBatch, Team
+from cryohydra.training.team import SharedBatch
 
 _FEWEST_PARTS = 6
 _IMAGES_OF_A_PART = 40
@@ -61,11 +61,9 @@ class _Laid:
     """How much of an image each of these has."""
     radius: int
     """Up to which they count."""
-
-    def share(self, team: Team) -> "_Laid":
-        """How those that fall to this member of a team lie."""
-        near_shifts, of_shift = team.share(self.near_shifts), team.share(self.of_shift)
-        return _Laid(self.placement.share(team), near_shifts, of_shift, self.radius)
+    score: Float[Tensor, "b p"]
+    """Of each image, moved back by the mean over these shifts."""
+    power: Float[Tensor, "b p"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,8 @@ class Yardstick:
 class GibbsSampling:
     """Some maps on their way up.
 
-    Each member of a team draws poses for its share of a part, and adds up those images; all know where all lie.
+    Each member of a team draws poses for its share of a part, and adds up the images of its share of the classes; all
+    know where all lie.
     """
 
     def __init__(
@@ -145,12 +144,15 @@ class GibbsSampling:
             rows = self._rows(part).to(state.device)
             there = Placement(placement.class_index[rows], placement.rotation[rows], placement.shift_px[rows])
             shifts = there.shift_px[:, None]
-            self._laid.append([_Laid(there, shifts, torch.ones_like(shifts[..., 0]), ground.band.radius)])
-        self._sums = ClassSums.empty(ground.lattice, num_maps, state.device, num_parts)
-        """Of each part, over its draws that count, by this member; the parts are not those of `part_of`."""
-        self.lay_anew(state)
-        self.compared = self.maps()
-        """The maps that the last step's images met; at first those of all."""
+            of_shift = torch.ones_like(shifts[..., 0])
+            self._laid.append([self._laid_at(state, part, there, shifts, of_shift, ground.band.radius)])
+        dealt = self.team.deal(num_maps)
+        self._dealt_as = torch.full((num_maps,), -1, device=state.device)
+        """Of each class its number among those whose sums this member keeps; -1 for those of others."""
+        self._dealt_as[[*dealt]] = torch.arange(len(dealt), device=state.device)
+        self._sums = ClassSums.empty(ground.lattice, len(dealt), state.device, num_parts)
+        """Of each part, over its draws that count; the parts are not those of `part_of`."""
+        self.lay_anew()
 
     @classmethod
     def from_nothing(
@@ -224,14 +226,14 @@ class GibbsSampling:
         whole = of_part.at(self.ground.band.within(radius))
         temperature = self.temperature * self.plan.temperature(self.step_count)
         images = self.yardstick.weighted(whole, band, temperature)
-        self.compared = self._maps_without(part)
-        source = LatticeSlices(self.ground.lattice, self.compared, self._slicers)
+        source = self._slices_without(part)
         grid = TurnedGrid(source, images, band, self.shift_prior, self.plan.level, batch)
         before = self._laid[part][-1].placement.share(self.team)
         log_prior = self._log_prior(state, self.team.share(members))
         drawn = grid.draw(before, log_prior, self.plan.balance(self.step_count))
-        laid, found, likeliest = _laid_by_all(batch, drawn, radius, grid)
-        score = self._count(part, of_part, laid)
+        score = _moved_back(whole, band, drawn.near_shifts, drawn.of_shift)
+        laid, found, likeliest = _laid_by_all(batch, drawn, radius, grid, score, whole.power[:, 0])
+        self._count(part, laid)
         # What is left of images by maps that they are no part of.
         explained = 2 * score * drawn.slices - whole.power[:, 0] * drawn.slices.square()
         residual = batch.mean(power_over_noise(whole) - explained)
@@ -261,15 +263,14 @@ class GibbsSampling:
         """By which evidence is told now."""
         return Yardstick(self.unexplained, self.shift_prior)
 
-    def lay_anew(self, state: TrainingState) -> None:
+    def lay_anew(self) -> None:
         """Make the sums anew of where images lie: in sums that are added to and taken from, rounding adds up."""
         sums = self._sums
         for part in range(self.num_parts):
             sums.forget(part)
-            images = self._images_of(state, part)
             for laid in self._laid[part]:
-                self._lay(part, images, laid)
-        share = torch.tensor([1 / len(kept) for kept in self._laid], device=state.device)
+                self._add(part, laid)
+        share = torch.tensor([1 / len(kept) for kept in self._laid], device=sums.numerator.device)
         self._whole = tuple(torch.einsum("p,pkn->kn", share, one) for one in (sums.numerator, sums.denominator))
 
     def look_closely(self, state: TrainingState, yardstick: Yardstick) -> None:
@@ -278,34 +279,44 @@ class GibbsSampling:
         for part in range(self.num_parts):
             of_part = self._images_of(state, part)
             images = yardstick.weighted(of_part.at(self.ground.band.within(band.radius)), band)
-            source = LatticeSlices(self.ground.lattice, self._maps_without(part), self._slicers)
+            source = self._slices_without(part)
             found, rows = log_evidence_on_grid(source, images, band, yardstick.shift_prior), self._rows(part)
             self.log_evidence[rows.to(state.device)] = self.team.gather(found, len(rows))
 
     def maps(self) -> Float[Tensor, "k n n n"]:
         """Those of all images that are laid into them, as wide as the next step's, or as they are known."""
-        numerator, denominator = self._whole
-        return self._maps_of(numerator, denominator)
+        return self.team.gather(self._dealt_maps(*self._whole), len(self.scale))
 
-    def _maps_without(self, part: int) -> Float[Tensor, "k n n n"]:
-        """Those of all images but a part's."""
-        return self._maps_of(*(whole - own for whole, own in zip(self._whole, self._share_of(part), strict=True)))
+    def _slices_without(self, part: int) -> LatticeSlices:
+        """Those of the maps of all images but a part's."""
+        lattice = self.ground.lattice
+        corrected = correct_interpolation(lattice, self._dealt_without(part))
+        return LatticeSlices(lattice, self.team.gather(corrected, len(self.scale)), self._slicers)
 
-    def _maps_of(
-        self, numerator: Float[Tensor, "k n3"], denominator: Float[Tensor, "k n3"]
-    ) -> Float[Tensor, "k n n n"]:
-        radius, team = self.plan.radius(self.step_count), self.team
-        dealt = self.ground.maps_of(team.sum_dealt(numerator), team.sum_dealt(denominator), radius)
-        maps = team.gather(dealt, len(numerator))
+    def _dealt_without(self, part: int) -> Float[Tensor, "m n n n"]:
+        """The maps of all images but a part's that fall to this member."""
+        return self._dealt_maps(*(whole - own for whole, own in zip(self._whole, self._share_of(part), strict=True)))
+
+    def _dealt_maps(
+        self, numerator: Float[Tensor, "m n3"], denominator: Float[Tensor, "m n3"]
+    ) -> Float[Tensor, "m n n n"]:
+        """Those that fall to this member (`Team.deal`)."""
+        radius = self.plan.radius(self.step_count)
+        maps = self.ground.maps_of(numerator, denominator, radius)
         if self.seeds is None or self._known is None:
             return maps
-        known = torch.where(self.ground.distance <= radius, self._known, 0.0) * self.scale[:, None, None, None]
-        return torch.where(self.seeds.has_map[:, None, None, None], known, maps)
+        dealt = [*self.team.deal(len(self.scale))]
+        known = torch.where(self.ground.distance <= radius, self._known[dealt], 0.0)
+        known = known * self.scale[dealt, None, None, None]
+        return torch.where(self.seeds.has_map[dealt, None, None, None], known, maps)
 
     def state_dict(self) -> dict[str, Any]:
         """Where every image lies, and what is known of noise and shifts; maps are made anew of where images lie."""
         return {
-            "laid": [[astuple(laid) for laid in kept] for kept in self._laid],
+            "laid": [
+                [(astuple(one.placement), one.near_shifts, one.of_shift, one.radius) for one in kept]
+                for kept in self._laid
+            ],
             "members": self.members,
             "part": self.part,
             "log_evidence": self.log_evidence,
@@ -326,8 +337,8 @@ class GibbsSampling:
         self.step_count, self.most_draws = saved["step_count"], saved["most_draws"]
         self.plan = replace(self.plan, num_cool_steps=saved["num_cool_steps"])
         self.shift_prior = self.shift_prior.learned(saved["mean_square_px"])
-        self._laid = [[_restored(laid, state.device) for laid in kept] for kept in saved["laid"]]
-        self.lay_anew(state)
+        self._laid = [[self._restored(state, part, *laid) for laid in kept] for part, kept in enumerate(saved["laid"])]
+        self.lay_anew()
 
     def _remembered(self, part: int, now: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
         """Evidence by this visit and those before it."""
@@ -355,48 +366,52 @@ class GibbsSampling:
         num_draws = len(self._laid[part])
         return self._sums.numerator[part] / num_draws, self._sums.denominator[part] / num_draws
 
-    def _count(self, part: int, images: WeightedImages, drawn: _Laid) -> Float[Tensor, "b p"]:
-        """Let one more draw of a part count, and no more than the last few.
-
-        Args:
-            images: Of the part those of this member, in the widest band.
-            drawn: How the new draw lays all of the part.
-
-        Returns:
-            This member's scores as far as they count, moved back by the mean over their shifts.
-        """
+    def _count(self, part: int, drawn: _Laid) -> None:
+        """Let one more draw of a part count, and no more than the last few."""
         before, kept = self._share_of(part), [*self._laid[part], drawn]
         for laid in kept[: -self.most_draws]:
-            self._lay(part, images, laid, sign=-1)
-        score = self._lay(part, images, drawn)
+            self._add(part, laid, sign=-1)
+        self._add(part, drawn)
         self._laid[part] = kept[-self.most_draws :]
         for whole, old, new in zip(self._whole, before, self._share_of(part), strict=True):
             whole += new - old
-        return score
 
-    def _lay(self, part: int, images: WeightedImages, laid: _Laid, sign: int = 1) -> Float[Tensor, "b p"]:
-        """Add this member's images of a part to its sums where one draw has laid them, or take them out: their scores.
-
-        Args:
-            images: This member's.
-            laid: All of the part.
-        """
-        laid = laid.share(self.team)
+    def _add(self, part: int, laid: _Laid, sign: int = 1) -> None:
+        """Add images of a part to the sums of their classes that this member keeps, or take them out."""
         band = Band(self.ground.band.box_size, laid.radius, self.ground.mask.device)
-        whole = images.at(self.ground.band.within(laid.radius))
-        score = shift_hartley(whole.score[:, 0, None], band.frequencies, -laid.near_shifts)
-        score = torch.einsum("bs,bsp->bp", laid.of_shift, score)
-        class_index, rotation = laid.placement.class_index, laid.placement.rotation
+        class_index, rotation = self._dealt_as[laid.placement.class_index], laid.placement.rotation
         self._sums.add(
-            WeightedImages(sign * score[:, None], sign * whole.power, whole.constant),
+            WeightedImages(sign * laid.score[:, None], sign * laid.power[:, None], torch.zeros_like(laid.score[:, 0])),
             band,
             torch.full_like(class_index, part),
-            score.new_ones(len(score), 1),
-            class_index[:, None],
+            (class_index >= 0).float()[:, None],
+            class_index.clamp(min=0)[:, None],
             rotation[:, None, None],
-            score.new_zeros(len(score), 1, 1, 2),
+            laid.score.new_zeros(len(class_index), 1, 1, 2),
         )
-        return score
+
+    def _laid_at(
+        self,
+        state: TrainingState,
+        part: int,
+        placement: Placement,
+        near_shifts: Float[Tensor, "b s 2"],
+        of_shift: Float[Tensor, "b s"],
+        radius: int,
+    ) -> _Laid:
+        """The images of a part where they are told to lie."""
+        band = Band(self.ground.band.box_size, radius, state.device)
+        images = self._images_of(state, part).at(self.ground.band.within(radius))
+        score = _moved_back(images, band, self.team.share(near_shifts), self.team.share(of_shift))
+        score, power = self.team.gather_all([score, images.power[:, 0]], len(of_shift))
+        return _Laid(placement, near_shifts, of_shift, radius, score, power)
+
+    def _restored(
+        self, state: TrainingState, part: int, placement: tuple[Tensor, ...], near: Tensor, of_near: Tensor, radius: int
+    ) -> _Laid:
+        """What `state_dict` has saved of a draw."""
+        there = Placement(*(one.to(state.device) for one in placement))
+        return self._laid_at(state, part, there, near.to(state.device), of_near.to(state.device), radius)
 
     def _learn_spread(self, drawn: _Laid, band: Band) -> None:
         """Re-estimate how far particles lie from the centre, as the noise is re-estimated.
@@ -425,24 +440,30 @@ class GibbsSampling:
         self.scale = scale.clamp(min=_LEAST_SCALE)
 
 
+def _moved_back(
+    images: WeightedImages, band: Band, near_shifts: Float[Tensor, "b s 2"], of_shift: Float[Tensor, "b s"]
+) -> Float[Tensor, "b p"]:
+    """Scores of images as if they were not shifted, in the mean over some shifts."""
+    score = shift_hartley(images.score[:, 0, None], band.frequencies, -near_shifts)
+    return torch.einsum("bs,bsp->bp", of_shift, score)
+
+
 def _laid_by_all(
-    batch: SharedBatch, drawn: DrawnPoses, radius: int, grid: TurnedGrid
+    batch: SharedBatch,
+    drawn: DrawnPoses,
+    radius: int,
+    grid: TurnedGrid,
+    score: Float[Tensor, "m p"],
+    power: Float[Tensor, "m p"],
 ) -> tuple[_Laid, Float[Tensor, "b k"], Float[Tensor, "b k 3 3"]]:
     """How all members have laid their images of a part, and what the grid tells of them: evidence, likeliest poses."""
     there = drawn.placement
-    class_index, rotation, shift_px, near_shifts, of_shift, log_evidence, likeliest = batch.gather(
-        *(there.class_index, there.rotation, there.shift_px, drawn.near_shifts, drawn.of_shift),
+    class_index, rotation, shift_px, near_shifts, of_shift, score, power, log_evidence, likeliest = batch.gather(
+        *(there.class_index, there.rotation, there.shift_px, drawn.near_shifts, drawn.of_shift, score, power),
         *(grid.log_evidence, grid.likeliest),
     )
-    laid = _Laid(Placement(class_index, rotation, shift_px), near_shifts, of_shift, radius)
-    return laid, log_evidence, likeliest
-
-
-def _restored(saved: tuple[Any, ...], device: torch.device) -> _Laid:
-    """Undo `astuple`."""
-    placement, near_shifts, of_shift, radius = saved
-    there = Placement(*(one.to(device) for one in placement))
-    return _Laid(there, near_shifts.to(device), of_shift.to(device), radius)
+    placement = Placement(class_index, rotation, shift_px)
+    return _Laid(placement, near_shifts, of_shift, radius, score, power), log_evidence, likeliest
 
 
 def num_parts_of(num_images: int, num_maps: int) -> int:

@@ -76,4 +76,4 @@ class GradientSearch(Stage):
         if self.slices == "exact":
             return FieldSlices(state.mixture, conformation)
         lattice = Lattice(state.images.box_size, self.radius, OVERSAMPLING)
-        return LatticeSlices(lattice, render_lattices(state.mixture, conformation, lattice), self._slicers)
+        return LatticeSlices.of_maps(lattice, render_lattices(state.mixture, conformation, lattice), self._slicers)

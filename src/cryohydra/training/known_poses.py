@@ -9,12 +9,12 @@ from cryohydra.fourier.lattice import Lattice, enlarge
 from cryohydra.geometry.rotations import random_rotations
 from cryohydra.inference.local_search import LocalSteps
 from cryohydra.inference.reconstruction import ClassMaps, particle_mask
-from cryohydra.inference.slices import GridSlicers, LatticeSlices
+from cryohydra.inference.slices import GridSlicers
 from cryohydra.physics.pose import Pose
 from cryohydra.training.handover import find_variation, fit_fields
 from cryohydra.training.listener import Tell
 from cryohydra.training.map_pass import MapPass, widened
-from cryohydra.training.solving import maps_of_all, sums_dealt
+from cryohydra.training.solving import maps_of_all, slices_of_all, sums_dealt
 from cryohydra.training.splitting import split_by_variation
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import TrainingState
@@ -81,7 +81,7 @@ class KnownPoses(Stage):
     def _begin_pass(self, state: TrainingState) -> MapPass:
         slices, steps = None, LocalSteps(count=0)
         if state.maps is not None and self.start is None:
-            slices = LatticeSlices(self.lattice, state.maps.compared, self._slicers)
+            slices = slices_of_all(state.team, self.lattice, state.maps.compared, self._slicers)
             # In maps that are noise, of too few images, poses would follow the noise.
             steps = self.steps if state.maps.known_radius() >= _LEAST_KNOWN else steps
         return MapPass(state, self.lattice, slices, self.radius, steps)

@@ -135,7 +135,7 @@ def _images_and_predictions(
         slices: SliceSource = FieldSlices(state.mixture, conformation)
     else:
         band = state.band(min(band.radius, state.maps.lattice.radius))
-        slices = LatticeSlices(state.maps.lattice, state.maps.values, GridSlicers())
+        slices = LatticeSlices.of_maps(state.maps.lattice, state.maps.values, GridSlicers())
     cut = slices.of_candidates(band, which, pose.rotation[:, 0, 0])
     predicted = state.ctf(on_host, band)[:, 0] * shift_hartley(cut, band.frequencies, pose.shift_px[:, 0, 0])
     image = hartley_to_image(state.images.hartley(on_host)[:, 0])

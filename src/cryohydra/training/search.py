@@ -22,7 +22,7 @@ from cryohydra.training.listener import Tell
 from cryohydra.training.map_pass import MapPass, widened
 from cryohydra.training.parts import Parts, batches_of_parts
 from cryohydra.training.search_pass import SearchPass, explained_badly, which_matter
-from cryohydra.training.solving import maps_of_all, sums_dealt
+from cryohydra.training.solving import maps_of_all, slices_of_all, sums_dealt
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import SURE, TrainingState
 from cryohydra.training.ways_out import WaysOut
@@ -182,7 +182,7 @@ class Searching(Stage):
     def _compared(self, state: TrainingState) -> SliceSource:
         if self.slice_kind == "sliced":
             assert state.maps is not None
-            return LatticeSlices(self.lattice, state.maps.compared, self._slicers)
+            return slices_of_all(state.team, self.lattice, state.maps.compared, self._slicers)
         fit_fields(state)
         conformation = torch.stack([state.mean_conformation(k) for k in range(state.num_classes)])
         return FieldSlices(state.mixture, conformation)

@@ -2,17 +2,18 @@
 
 from dataclasses import replace
 
+from cryohydra._typing import Float, Tensor
+from cryohydra.fourier.lattice import Lattice, correct_interpolation
 from cryohydra.inference.reconstruction import ClassMaps, ClassSums
+from cryohydra.inference.slices import GridSlicers, LatticeSlices
 from cryohydra.training.team import Team
 
 
 def sums_dealt(team: Team, own: ClassSums) -> ClassSums:
     """Sums over the images of all members, of the two halves, for the classes that fall to this one (`Team.deal`)."""
     halves = own.halved()
-    numerator, denominator = (
-        team.sum_dealt(sums.transpose(0, 1)).transpose(0, 1) for sums in (halves.numerator, halves.denominator)
-    )
-    return ClassSums(own.lattice, numerator, denominator)
+    dealt = team.sum_dealt(*(sums.transpose(0, 1) for sums in (halves.numerator, halves.denominator)))
+    return ClassSums(own.lattice, *(sums.transpose(0, 1) for sums in dealt))
 
 
 def maps_of_all(team: Team, dealt: ClassMaps, num_classes: int) -> ClassMaps:
@@ -24,3 +25,11 @@ def maps_of_all(team: Team, dealt: ClassMaps, num_classes: int) -> ClassMaps:
     return replace(
         dealt, values=values, half_correlation=team.gather(dealt.half_correlation, num_classes), halves=halves
     )
+
+
+def slices_of_all(
+    team: Team, lattice: Lattice, values: Float[Tensor, "k n n n"], slicers: GridSlicers
+) -> LatticeSlices:
+    """Slices of maps that every member has; each corrects some of them for the interpolation."""
+    dealt = values[[*team.deal(len(values))]] if team.size > 1 else values
+    return LatticeSlices(lattice, team.gather(correct_interpolation(lattice, dealt), len(values)), slicers)

@@ -8,7 +8,7 @@ import io
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -63,8 +63,9 @@ class Team:
         if self.size == 1:
             return own
         longest = -(-num_rows // self.size)
-        padded = own.new_zeros(longest, *own.shape[1:])
-        padded[: len(own)] = own
+        padded = own.contiguous()
+        if len(own) < longest:
+            padded = torch.cat([own, own.new_zeros(longest - len(own), *own.shape[1:])])
         parts = [torch.empty_like(padded) for _ in range(self.size)]
         with _companions():
             _finish([distributed.all_gather(parts, padded, async_op=True)])
@@ -74,15 +75,13 @@ class Team:
         """What `gather` makes of several tensors, which travel together."""
         if self.size == 1:
             return list(own)
-        found = list(own)
-        for dtype in {one.dtype: None for one in own}:
-            alike = [number for number, one in enumerate(own) if one.dtype == dtype]
-            # A tensor may have one number for each row.
-            rows = [own[number].unsqueeze(1).flatten(1) for number in alike]
-            parts = self.gather(torch.cat(rows, dim=1), num_rows).split([row.shape[1] for row in rows], dim=1)
-            for number, part in zip(alike, parts, strict=True):
-                found[number] = part.reshape(num_rows, *own[number].shape[1:])
-        return found
+        # As bytes, whatever they are: a tensor may have one number for each row.
+        rows = [one.unsqueeze(1).flatten(1).contiguous().view(torch.uint8) for one in own]
+        parts = self.gather(torch.cat(rows, dim=1), num_rows).split([row.shape[1] for row in rows], dim=1)
+        return [
+            part.clone(memory_format=torch.contiguous_format).view(one.dtype).reshape(num_rows, *one.shape[1:])
+            for part, one in zip(parts, own, strict=True)
+        ]
 
     def exchange(self, index: Int[Tensor, "b"], tables: Sequence[Tensor]) -> None:
         """Bring into every member's tables what each has changed in its share of some rows.
@@ -125,14 +124,21 @@ class Team:
         """
         return self.share(range(num_things)) or range(num_things - 1, num_things)
 
-    def sum_dealt(self, own: Float[Tensor, "k *row"]) -> Float[Tensor, "m *row"]:
-        """The sums over all members of what falls to this one by `deal`."""
+    def sum_dealt(self, *own: Float[Tensor, "k *_"]) -> list[Float[Tensor, "m *_"]]:
+        """Of several tensors the sums over all members of what falls to this one by `deal`."""
         if self.size == 1:
-            return own
-        rows = [row.clone(memory_format=torch.contiguous_format) for row in own]
+            return list(own)
+        deals = [[*replace(self, rank=rank).deal(len(own[0]))] for rank in range(self.size)]
+        most = max(map(len, deals))
+        # To some falls one less than to others.
+        dealt = torch.tensor([(deal * most)[:most] for deal in deals], device=own[0].device).flatten()
+        sent = [one[dealt].contiguous() for one in own]
+        received = [torch.empty_like(one) for one in sent]
         with _companions():
-            _finish([distributed.reduce(row, dst=k % self.size, async_op=True) for k, row in enumerate(rows)])
-        return torch.stack([rows[k] for k in self.deal(len(rows))])
+            pairs = zip(received, sent, strict=True)
+            _finish([distributed.all_to_all_single(*pair, async_op=True) for pair in pairs])
+        num_own = len(deals[self.rank])
+        return [one.unflatten(0, (self.size, most)).sum(0)[:num_own] for one in received]
 
     def told(self, thing: Made | None) -> Made:
         """What the first member has; of the others, whatever they give is passed over."""
