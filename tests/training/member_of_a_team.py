@@ -104,7 +104,7 @@ def units(team: Team) -> dict[str, Any]:
         "sum": team.sum(whole + team.rank),
         "dealt": team.gather_all(team.sum_dealt(whole, whole[:, 0]), 7),
         "dealt_one": team.gather_all(team.sum_dealt(whole[:1]), 1),
-        "together": team.gather_all([whole[:1] > team.rank, whole[:1, 0].long(), whole[:1]], 1),
+        "together": team.gather_all([whole[:1] > team.rank, whole[:1, 0].long(), whole[:1], whole[:1, :0]], 1),
         "once": team.once(lambda: (team.rank, torch.rand(2, generator=generator)), generator),
         "next": torch.rand(2, generator=generator),
         "all_of": team.all_of([("from", k) for k in team.share(range(3))], 3),

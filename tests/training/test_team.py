@@ -115,7 +115,7 @@ def test_what_members_tell_each_other(tmp_path: Path, tiny_folder: Path) -> None
     assert torch.equal(told["sum"], 2 * whole + 1)
     assert_same(told["dealt"], [2 * whole, 2 * whole[:, 0]])
     assert_same(told["dealt_one"], [2 * whole[:1]])
-    assert_same(told["together"], [whole[:1] > 0, whole[:1, 0].long(), whole[:1]])
+    assert_same(told["together"], [whole[:1] > 0, whole[:1, 0].long(), whole[:1], whole[:1, :0]])
     assert told["count"].tolist() == [1, 2, 0, 0, 1, 1, 2]
     assert torch.equal(told["table"], told["count"][:, None, None].expand(7, 2, 3).float())
     generator = torch.Generator().manual_seed(0)

@@ -79,7 +79,7 @@ class Team:
         rows = [one.unsqueeze(1).flatten(1).contiguous().view(torch.uint8) for one in own]
         parts = self.gather(torch.cat(rows, dim=1), num_rows).split([row.shape[1] for row in rows], dim=1)
         return [
-            part.clone(memory_format=torch.contiguous_format).view(one.dtype).reshape(num_rows, *one.shape[1:])
+            part.clone().flatten().view(one.dtype).reshape(num_rows, *one.shape[1:])
             for part, one in zip(parts, own, strict=True)
         ]
 
