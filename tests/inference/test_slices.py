@@ -72,7 +72,7 @@ def test_cells_cut_ahead_by_two_are_those_cut_one_by_one(blobs) -> None:
     which = torch.randint(2, (60,), generator=generator)
     cells = torch.randint(num_rotations(level), (60,), generator=generator)
     one_by_one = slices.of_cells(band, which, level, cells)
-    assert not slices._cells and slices.num_asked == {(level, band.radius): 60}
+    assert not slices._cells and slices._num_asked == {(level, band.radius): 60}
     slices.keep_cells(band, level, torch.stack(halves, dim=1).flatten(0, 1))
     ahead = slices.of_cells(band, which, level, cells)
     torch.testing.assert_close(ahead, one_by_one, atol=1e-4 * float(one_by_one.abs().max()), rtol=1e-3)

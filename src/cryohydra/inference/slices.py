@@ -70,8 +70,7 @@ class LatticeSlices:
         self._slicers = slicers
         self._cells: dict[tuple[int, int], Float[Tensor, "m p"]] = {}
         """What has to be cut of whole grids, by level and band: one class after the other."""
-        self.num_asked: Counter[tuple[int, int]] = Counter()
-        """Slices that `of_cells` was asked for, by level and band."""
+        self._num_asked: Counter[tuple[int, int]] = Counter()
 
     @classmethod
     def of_maps(cls, lattice: Lattice, values: Float[Tensor, "k n n n"], slicers: "GridSlicers") -> "LatticeSlices":
@@ -106,9 +105,9 @@ class LatticeSlices:
         Once as many were asked for as a whole grid has to cut, it is cut, if it is not too large.
         """
         key = (level, band.radius)
-        self.num_asked[key] += len(rotation_index)
+        self._num_asked[key] += len(rotation_index)
         if key not in self._cells:
-            if not self.is_worth_cutting(band, level, self.num_asked[key]):
+            if not self.is_worth_cutting(band, level, self._num_asked[key]):
                 return self.of_candidates(band, class_index, grid_rotations(level, rotation_index))
             self.keep_cells(band, level, self.cut_cells(band, level, range(self.num_cells(band, level))))
         orbits = self._slicers.orbits(band, level)

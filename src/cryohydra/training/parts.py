@@ -5,13 +5,11 @@ Where classes are in doubt a pass over all images changes them little; so maps a
 now, the others as they did in the pass before, and those of the part itself not at all.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 
 import torch
 
 from cryohydra._typing import Int, Tensor
-from cryohydra.fourier.band import Band
 from cryohydra.fourier.lattice import Lattice, enlarge
 from cryohydra.inference.partition import part_of
 from cryohydra.inference.reconstruction import ClassSums, particle_mask
@@ -57,10 +55,6 @@ class Parts:
         self._known = set[int]()
         """Parts whose sums are complete."""
         self._now: int | None = None
-        self._num_asked = Counter[tuple[int, int]]()
-        """Slices that were cut of the last maps by this member, by level and band."""
-        self._radius = 0
-        """Up to which those were compared."""
 
     def turn_to(self, index: Int[Tensor, "b"]) -> bool:
         """Take out the part that a batch is of, to be added anew; false if it is being added already.
@@ -93,18 +87,4 @@ class Parts:
         solution = narrow.solve(mask, follows_density=self._follows_density)
         maps = maps_of_all(team, solution.maps, self.sums.numerator.shape[1])
         lattice = self.sums.lattice
-        others = slices_of_all(team, lattice, enlarge(maps.values, lattice), self._slicers)
-        if radius == self._radius:
-            self._cut_ahead(others, team)
-        self._num_asked, self._radius = others.num_asked, radius
-        return others
-
-    def _cut_ahead(self, maps: LatticeSlices, team: Team) -> None:
-        """Cut whole grids, each member its share, where so much was asked of the maps before."""
-        num_asked = sum(team.all_of([self._num_asked], team.size), Counter[tuple[int, int]]())
-        for (level, radius), number in sorted(num_asked.items()):
-            band = Band(self.sums.lattice.box_size, radius, self.sums.numerator.device)
-            if maps.is_worth_cutting(band, level, number):
-                num_cells = maps.num_cells(band, level)
-                own = maps.cut_cells(band, level, team.deal(num_cells))
-                maps.keep_cells(band, level, team.gather(own, num_cells))
+        return slices_of_all(team, lattice, enlarge(maps.values, lattice), self._slicers)

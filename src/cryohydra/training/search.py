@@ -21,7 +21,7 @@ from cryohydra.training.handover import find_variation, fit_fields
 from cryohydra.training.listener import Tell
 from cryohydra.training.map_pass import MapPass, widened
 from cryohydra.training.parts import Parts, batches_of_parts
-from cryohydra.training.search_pass import SearchPass, explained_badly, which_matter
+from cryohydra.training.search_pass import PILOT, SearchPass, explained_badly, which_matter
 from cryohydra.training.solving import maps_of_all, slices_of_all, sums_dealt
 from cryohydra.training.stage import Stage, StepResult
 from cryohydra.training.state import SURE, TrainingState
@@ -140,7 +140,11 @@ class Searching(Stage):
             yield from batches_of_parts(len(state), self.batch_size, state.generator)
         else:
             order = torch.randperm(len(state), generator=state.generator)
-            yield from order[explained_badly(state)[order].int().argsort(stable=True)].split(self.batch_size)
+            order = order[explained_badly(state)[order].int().argsort(stable=True)]
+            # What the first images find tells whether the others are searched, too.
+            first = min(PILOT, self.batch_size)
+            yield order[:first]
+            yield from (rest for rest in order[first:].split(self.batch_size) if len(rest))
 
     def goes_by_parts(self, state: TrainingState) -> bool:
         """Whether a pass that begins now compares each part of the particles with maps of the others."""

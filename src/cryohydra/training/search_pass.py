@@ -9,17 +9,18 @@ import torch
 from cryohydra._typing import Bool, Float, Int, Tensor
 from cryohydra.fourier.lattice import Lattice
 from cryohydra.geometry.rotations import geodesic_angle
-from cryohydra.geometry.so3_grid import angular_step
+from cryohydra.geometry.so3_grid import CHILDREN_PER_ROTATION, angular_step
 from cryohydra.inference.candidates import Candidates
 from cryohydra.inference.evidence import carry_shares
 from cryohydra.inference.images import WeightedImages
 from cryohydra.inference.local_search import LocalSteps, likelier
 from cryohydra.inference.partition import half_of
 from cryohydra.inference.pose_search.base import PoseSearch
-from cryohydra.inference.slices import SliceSource
+from cryohydra.inference.slices import LatticeSlices, SliceSource
 from cryohydra.physics.pose import Pose
 from cryohydra.training.map_pass import MapPass, Pairs, hold_poses, poses_held, widened
-from cryohydra.training.parts import Parts
+from cryohydra.training.parts import NUM_PARTS, Parts
+from cryohydra.training.solving import cut_ahead
 from cryohydra.training.state import TrainingState
 from cryohydra.training.team import ALONE, Team
 
@@ -36,9 +37,11 @@ _SAME_POSE = 2.0
 _MOST_POSES, _LEAST_SHARE = 8, 0.01
 """Of each image, beside the best ones, that are added to the sums, and what each holds at least of the heaviest."""
 _LEAST_WEIGHT = 1e-20
+_USUALLY_KEPT = 2
+"""How many times as many poses of the first grid an image keeps as it keeps at least."""
 _STEPPED_RADIUS = 10
 """Where steps from the points of the last grid begin; from there they reach the wider band."""
-PILOT = 500
+PILOT = 512
 """Images of a later search after which it goes on only if it found enough."""
 _FEW_CHANGES, _FEWEST_CHANGES = 0.1, 0.01
 _LITTLE_FOUND = 0.005
@@ -116,6 +119,16 @@ class SearchPass(MapPass):
         self.number, self.is_in_doubt, self.is_last, self.parts = number, is_in_doubt, is_last, parts
         self.is_explained_badly = explained_badly(state)
         self.changes = Changes()
+        num_images = len(state) if is_in_doubt else min(len(state), PILOT)
+        for maps_of_half in of_halves:
+            self._get_ready(state, maps_of_half, num_images // len(of_halves))
+
+    def _get_ready(self, state: TrainingState, maps: SliceSource, num_images: int) -> None:
+        """Cut the second grid, if so many images are likely to ask for as much."""
+        plan = self.search.plan
+        if isinstance(maps, LatticeSlices) and len(plan.radii) > 1:
+            num_asked = num_images * _USUALLY_KEPT * plan.num_kept * CHILDREN_PER_ROTATION
+            cut_ahead(state.team, maps, state.band(plan.radii[1]), plan.base_level + 1, num_asked)
 
     def is_in_vain(self) -> bool:
         """Whether the images searched so far, a random part of all, tell that most others are where they belong."""
@@ -129,6 +142,7 @@ class SearchPass(MapPass):
             others = self.parts.maps_of_others(self.compared.radius, state.team)
             if others is not None:
                 self.maps, self.of_halves = others, [others]
+                self._get_ready(state, others, len(state) // NUM_PARTS)
         return super().visit(state, index, matters)
 
     def _visit_share(

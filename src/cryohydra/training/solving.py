@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from cryohydra._typing import Float, Tensor
+from cryohydra.fourier.band import Band
 from cryohydra.fourier.lattice import Lattice, correct_interpolation
 from cryohydra.inference.reconstruction import ClassMaps, ClassSums
 from cryohydra.inference.slices import GridSlicers, LatticeSlices
@@ -33,3 +34,10 @@ def slices_of_all(
     """Slices of maps that every member has; each corrects some of them for the interpolation."""
     dealt = values[[*team.deal(len(values))]] if team.size > 1 else values
     return LatticeSlices(lattice, team.gather(correct_interpolation(lattice, dealt), len(values)), slicers)
+
+
+def cut_ahead(team: Team, maps: LatticeSlices, band: Band, level: int, num_asked: int) -> None:
+    """Cut a whole grid, each member its share, if all of them together will ask for so many slices of it."""
+    if maps.is_worth_cutting(band, level, num_asked):
+        num_cells = maps.num_cells(band, level)
+        maps.keep_cells(band, level, team.gather(maps.cut_cells(band, level, team.deal(num_cells)), num_cells))
