@@ -95,6 +95,8 @@ def test_shares_are_balanced_and_complete(num_images: int) -> None:
     assert torch.cat(shares).sort().values.tolist() == list(range(num_images))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert all(len(member.deal(num_images)) for member in team)
+    for member in team:
+        assert member.dealt(torch.arange(num_images)).tolist() == list(member.deal(num_images))
     assert {member.for_batch(num_images).size for member in team} == {3 if num_images >= 3 else 1}
 
 

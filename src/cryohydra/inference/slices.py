@@ -126,7 +126,7 @@ class LatticeSlices:
     def cut_cells(self, band: Band, level: int, which: range) -> Float[Tensor, "m p"]:
         """Some of the slices of `num_cells`: one class after the other."""
         is_cut = self._slicers.orbits(band, level).is_cut
-        number = torch.tensor(which, device=band.device)
+        number = torch.arange(which.start, which.stop, which.step, device=band.device)
         class_index, rotation = number // len(is_cut), grid_rotations(level, is_cut[number % len(is_cut)])
         rows = chunks(len(which), len(band), rotation.device)
         return torch.cat([self.of_candidates(band, class_index[some], rotation[some]) for some in rows])

@@ -146,10 +146,10 @@ class GibbsSampling:
             shifts = there.shift_px[:, None]
             of_shift = torch.ones_like(shifts[..., 0])
             self._laid.append([self._laid_at(state, part, there, shifts, of_shift, ground.band.radius)])
-        dealt = self.team.deal(num_maps)
         self._dealt_as = torch.full((num_maps,), -1, device=state.device)
         """Of each class its number among those whose sums this member keeps; -1 for those of others."""
-        self._dealt_as[[*dealt]] = torch.arange(len(dealt), device=state.device)
+        dealt = self.team.dealt(self._dealt_as)
+        dealt.copy_(torch.arange(len(dealt)))
         self._sums = ClassSums.empty(ground.lattice, len(dealt), state.device, num_parts)
         """Of each part, over its draws that count; the parts are not those of `part_of`."""
         self.lay_anew()
@@ -305,10 +305,9 @@ class GibbsSampling:
         maps = self.ground.maps_of(numerator, denominator, radius)
         if self.seeds is None or self._known is None:
             return maps
-        dealt = [*self.team.deal(len(self.scale))]
-        known = torch.where(self.ground.distance <= radius, self._known[dealt], 0.0)
-        known = known * self.scale[dealt, None, None, None]
-        return torch.where(self.seeds.has_map[dealt, None, None, None], known, maps)
+        known = torch.where(self.ground.distance <= radius, self.team.dealt(self._known), 0.0)
+        known = known * self.team.dealt(self.scale)[:, None, None, None]
+        return torch.where(self.team.dealt(self.seeds.has_map)[:, None, None, None], known, maps)
 
     def state_dict(self) -> dict[str, Any]:
         """Where every image lies, and what is known of noise and shifts; maps are made anew of where images lie."""

@@ -32,8 +32,8 @@ def slices_of_all(
     team: Team, lattice: Lattice, values: Float[Tensor, "k n n n"], slicers: GridSlicers
 ) -> LatticeSlices:
     """Slices of maps that every member has; each corrects some of them for the interpolation."""
-    dealt = values[[*team.deal(len(values))]] if team.size > 1 else values
-    return LatticeSlices(lattice, team.gather(correct_interpolation(lattice, dealt), len(values)), slicers)
+    corrected = correct_interpolation(lattice, team.dealt(values))
+    return LatticeSlices(lattice, team.gather(corrected, len(values)), slicers)
 
 
 def cut_ahead(team: Team, maps: LatticeSlices, band: Band, level: int, num_asked: int) -> None:

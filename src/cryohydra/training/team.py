@@ -124,6 +124,11 @@ class Team:
         """
         return self.share(range(num_things)) or range(num_things - 1, num_things)
 
+    def dealt(self, things: Shaped[Tensor, "k *row"]) -> Shaped[Tensor, "m *row"]:
+        """Those of some things that fall to this member by `deal`; no copy."""
+        own = self.deal(len(things))
+        return things[own.start : own.stop : own.step]
+
     def sum_dealt(self, *own: Float[Tensor, "k *_"]) -> list[Float[Tensor, "m *_"]]:
         """Of several tensors the sums over all members of what falls to this one by `deal`."""
         if self.size == 1:
