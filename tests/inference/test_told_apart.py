@@ -62,3 +62,13 @@ def test_groups_formed_by_the_noise_in_their_images_are_not_states(blobs, seed: 
     along = locate_images(images, BAND, LATTICE, mean, component)[:, 0]
     groups = rows(along > along.median()), rows(along <= along.median())
     assert not residuals.separation(*groups, generator).is_told
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_images_of_one_structure_do_not_differ_and_those_of_two_do(blobs, seed: int) -> None:
+    """Also where the two are too much alike for groups that all images have formed: chance may bring these to 2."""
+    generator = torch.Generator().manual_seed(seed)
+    one, two = (residuals_of(*make_images(blobs, slope)[:2]) for slope in (0.0, 0.15))
+    assert not one.variety(generator).is_told
+    found = two.variety(generator)
+    assert found.is_told and found.variance < 2.0 and found.num_images == NUM_IMAGES

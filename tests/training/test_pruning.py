@@ -11,6 +11,7 @@ from cryohydra.errors import UserError
 from cryohydra.io.run_folder import RunFolder
 from cryohydra.model.checkpoint import load_checkpoint
 from cryohydra.training import ways_out
+from cryohydra.training.mixed_classes import Room
 from cryohydra.training.ways_out import WaysOut
 
 
@@ -72,11 +73,12 @@ def test_where_it_is_told_what_is_needed_the_rest_goes_before_anything_is_tried(
     state.classes.update_weights()
     ways, tried = WaysOut(most_trials=3, newcomers=None, prunes=True), []
 
-    def settled(*_: Any) -> bool:
+    def begun(*_: Any) -> bool:
         tried.append("another map")
         return True
 
-    monkeypatch.setattr(ways.reseeding, "settled", settled)
+    monkeypatch.setattr(Room, "of", lambda _: Room(free=0, is_there_twice=False, mixed=None))
+    monkeypatch.setattr(ways.reseeding, "begun", begun)
     monkeypatch.setattr(ways_out, "_cost_of_maps", lambda _: torch.zeros(4))
     assert ways.open(state, is_in_doubt=True)
     assert (state.num_classes, tried) == ((2, []) if are_told else (4, ["another map"]))

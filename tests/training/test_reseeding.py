@@ -14,8 +14,9 @@ from cryohydra.fourier.lattice import Lattice
 from cryohydra.inference.local_search import LocalSteps
 from cryohydra.inference.reconstruction import particle_mask
 from cryohydra.inference.slices import GridSlicers, LatticeSlices
-from cryohydra.training import reseeding
+from cryohydra.training import mixed_classes, reseeding
 from cryohydra.training.map_pass import MapPass
+from cryohydra.training.mixed_classes import Room
 from cryohydra.training.reseeding import Reseeding, find_split
 from cryohydra.training.state import TrainingState
 from cryohydra.training.strangers import find_strangers
@@ -37,6 +38,12 @@ def state(two_structures: Path, prepare: Callable[..., Any], tmp_path: Path) -> 
     return state
 
 
+def room_in(state: TrainingState) -> Room:
+    found = Room.of(state)
+    assert found is not None
+    return found
+
+
 def _solve(state: TrainingState) -> None:
     """Maps of the images in the classes that they are likely of."""
     lattice = Lattice(state.images.box_size, RADIUS)
@@ -56,12 +63,13 @@ def _weigh(state: TrainingState) -> None:
 
 def test_two_structures_in_one_class_are_parted(state: TrainingState, two_structures: Path) -> None:
     trials = Reseeding(most_trials=1)
-    assert trials.settled(state, is_in_doubt=True) and trials.is_on_trial
+    assert trials.begun(state, room_in(state), is_in_doubt=True) and trials.is_on_trial
     for _ in range(5):
         _weigh(state)
         _solve(state)
     _weigh(state)
-    assert not trials.settled(state, is_in_doubt=True) and trials.num_kept == 1
+    trials.ended(state)
+    assert trials.num_kept == 1 and not trials.was_in_vain
     found = state.classes.log_posterior().argmax(1).numpy()
     is_same = found == read_truth(two_structures).labels
     assert max(is_same.mean(), 1 - is_same.mean()) > 0.95
@@ -69,7 +77,7 @@ def test_two_structures_in_one_class_are_parted(state: TrainingState, two_struct
 
 def test_what_explains_better_is_kept_at_once(state: TrainingState) -> None:
     trials = Reseeding(most_trials=1)
-    trials.settled(state, is_in_doubt=True)
+    trials.begun(state, room_in(state), is_in_doubt=True)
     state.classes.log_evidence -= 1.0
     trials.keep_if_better(state)
     assert trials.is_on_trial and trials.num_kept == 0
@@ -80,7 +88,7 @@ def test_what_explains_better_is_kept_at_once(state: TrainingState) -> None:
 
 def test_a_trial_that_gains_a_little_for_ever_comes_to_an_end(state: TrainingState) -> None:
     trials = Reseeding(most_trials=1)
-    trials.settled(state, is_in_doubt=True)
+    trials.begun(state, room_in(state), is_in_doubt=True)
     state.classes.log_evidence -= 100.0
     for _ in range(reseeding._MOST_PASSES):
         assert not trials.has_had_its_time
@@ -118,13 +126,16 @@ def test_what_explains_no_better_is_put_back(state: TrainingState, monkeypatch: 
     before = {name: value.clone() for name, value in state.classes.state_dict().items()}
     poses, maps = state.poses.rotation.clone(), copy.deepcopy(state.maps)
     trials = Reseeding(most_trials=2)
-    assert trials.settled(state, is_in_doubt=True)
+    assert trials.begun(state, room_in(state), is_in_doubt=True)
     assert not torch.equal(state.maps.halves, maps.halves)
     # As well after a stop.
     trials.load_state_dict(state, trials.state_dict())
     state.poses.rotation.zero_()
     state.classes.log_evidence -= 5
-    assert not trials.settled(state, is_in_doubt=True) and trials.num_kept == 0
+    trials.ended(state)
+    assert trials.num_kept == 0
+    # What gave reason to it would again.
+    assert trials.num_left == 1 and not trials.are_left
     torch.testing.assert_close(state.maps.halves, maps.halves)
     torch.testing.assert_close(state.maps.values, maps.values)
     torch.testing.assert_close(state.poses.rotation, poses)
@@ -135,10 +146,12 @@ def test_what_explains_no_better_is_put_back(state: TrainingState, monkeypatch: 
 def test_classes_that_are_missed_are_left_alone(state: TrainingState, two_structures: Path) -> None:
     labels = torch.from_numpy(read_truth(two_structures).labels).long()
     state.classes.log_evidence[:] = 100 * torch.nn.functional.one_hot(labels, 2)
-    assert find_split(state, is_in_doubt=True) is None
+    assert Room.of(state) is None
 
 
-def test_one_structure_is_not_parted(state: TrainingState, two_structures: Path) -> None:
+def test_one_structure_is_not_parted(
+    state: TrainingState, two_structures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All images of one structure, in one class of two."""
     labels = torch.from_numpy(read_truth(two_structures).labels)
     state.classes.log_evidence[labels == 1] = -1000.0  # of no class more than of the other
@@ -148,12 +161,9 @@ def test_one_structure_is_not_parted(state: TrainingState, two_structures: Path)
     done = MapPass(state, lattice, None, RADIUS, LocalSteps(count=0))
     done.add(state, rows, state.weighted(rows, done.summed), torch.tensor([[1.0, 0.0]]).expand(len(rows), 2))
     state.maps = done.sums.solve(particle_mask(lattice)).maps
-    members = reseeding._members
-    try:
-        reseeding._members = lambda state, k: rows if k == 0 else members(state, k)[:0]
-        assert find_split(state, is_in_doubt=True) is None
-    finally:
-        reseeding._members = members
+    members = mixed_classes.members_of
+    monkeypatch.setattr(mixed_classes, "members_of", lambda state, k: rows if k == 0 else members(state, k)[:0])
+    assert find_split(state, room_in(state), is_in_doubt=True) is None
 
 
 def test_what_a_class_explains_worst_gets_a_map_of_its_own(state: TrainingState, two_structures: Path) -> None:
@@ -179,8 +189,8 @@ def test_what_a_class_explains_worst_gets_a_map_of_its_own(state: TrainingState,
 def test_strangers_are_set_apart_only_where_classes_are_told(
     state: TrainingState, is_in_doubt: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reseeding, "_part", lambda state, k: None)
-    split = find_split(state, is_in_doubt)
+    monkeypatch.setattr(mixed_classes, "_most_mixed", lambda state, classes: None)
+    split = find_split(state, room_in(state), is_in_doubt)
     assert (split is None) == is_in_doubt
     if split is not None:
         assert (split.free, split.parted) == (1, 0)

@@ -1,8 +1,8 @@
-"""Whether single images tell two groups of particles of one class apart.
+"""Whether single images tell two groups of particles of one class apart, or that they differ at all.
 
-A network that gives each particle a conformation can lay particles out by the noise in their images. So how the groups
-differ is found from one half of their particles and looked for in the images of the other half. Half of a motion is
-told from the other half as two states are: what is asked is whether groups differ, not whether there is a gap.
+A network that gives each particle a conformation can lay particles out by the noise in their images. So how they
+differ is found from one half of the particles and looked for in the images of the other half. Half of a motion is
+told from the other half as two states are: what is asked is whether particles differ, not whether there is a gap.
 """
 
 import math
@@ -14,11 +14,20 @@ from cryohydra._typing import Float, Int, Tensor
 from cryohydra.fourier.band import Band
 from cryohydra.fourier.lattice import Lattice
 from cryohydra.inference.reconstruction import density_mask, particle_mask
-from cryohydra.inference.variation import PosedImages, residual_of_mean, slices_of_maps, solve_components
+from cryohydra.inference.variation import (
+    PosedImages,
+    components_of_residual,
+    residual_of_mean,
+    slices_of_maps,
+    solve_components,
+)
 
-_CHANCE = 2.0
+_CHANCE_OF_GROUPS, _CHANCE = 2.0, 1.0
 """Variance of positions that groups without structure may reach: one of the noise, and one at most because groups were
-formed with all images, so that each half's average holds a little of the other half's noise."""
+formed with all images, so that each half's average holds a little of the other half's noise. Of what one half shows to
+differ without the other there is the noise alone."""
+_NUM_COMPONENTS = 3
+"""Found together, since the first is found sooner beside others than alone."""
 _ERRORS = 2.0
 """Standard errors of the variance by which it must be larger than that."""
 
@@ -30,6 +39,13 @@ class Separation:
     variance: float
     """Of the images' positions, over the variance if groups were drawn by lot: 1 if they differ in nothing."""
     num_images: int
+    chance: float
+    """Variance that images of one structure may reach."""
+
+    @classmethod
+    def of_nothing(cls) -> "Separation":
+        """Of too few images to tell."""
+        return cls(1.0, 0, _CHANCE)
 
     @property
     def distance(self) -> float:
@@ -40,7 +56,7 @@ class Separation:
     def is_told(self) -> bool:
         """Whether they differ by more than noise, and having been formed by it, can make them."""
         error = self.variance * math.sqrt(4 / max(self.num_images, 1))
-        return self.variance - _ERRORS * error > _CHANCE
+        return self.variance - _ERRORS * error > self.chance
 
 
 @dataclass(frozen=True)
@@ -71,23 +87,61 @@ class ClassResiduals:
         rows = torch.cat(picked)
         side = torch.cat([torch.ones(size), -torch.ones(size)])
         # Both groups are in an order of no meaning, so every other image is a half drawn by lot.
-        half = torch.arange(2 * size) % 2
-        by_lot = side[torch.randperm(2 * size, generator=generator)]
-        found, chance = (self._variance(rows, given, half) for given in (side, by_lot))
-        return Separation(found / chance, 2 * size)
+        images = self.images.at(rows.to(self.images.score.device))
+        first_half, second_half = _halves(images)
+        found, chance = [], []
+        for known, other, held in ((first_half, second_half, 0), (second_half, first_half, 1)):
+            given = side[held::2]
+            found.append(self._positions(other, self._difference(known, given)))
+            chance.append(self._positions(other, self._difference(known, _by_lot(given, generator))))
+        return Separation(_variance(found) / _variance(chance), len(rows), _CHANCE_OF_GROUPS)
 
-    def _variance(self, rows: Int[Tensor, "m"], side: Float[Tensor, "m"], half: Int[Tensor, "m"]) -> float:
-        """Of the images' positions along the difference of the sides in the other half, in units of their noise."""
-        device = self.images.score.device
+    def variety(self, generator: torch.Generator) -> Separation:
+        """Hold each half of the images against the component along which those of the other half differ most.
+
+        Images of two structures differ along it in the other half as well; of one structure it shows noise, whichever
+        half is asked. There are to be four images at least.
+
+        Args:
+            generator: On the CPU.
+        """
+        order = torch.randperm(len(self.images), generator=generator)
+        first_half, second_half = _halves(self.images.at(order.to(self.images.score.device)))
+        found, chance = [], []
+        for known, other in ((first_half, second_half), (second_half, first_half)):
+            strongest = components_of_residual(known, self.band, self.lattice, self.mask, _NUM_COMPONENTS, generator)[
+                :1
+            ]
+            found.append(self._positions(other, strongest))
+            sides = torch.where(torch.arange(len(known)) % 2 == 0, 1.0, -1.0)
+            chance.append(self._positions(other, self._difference(known, _by_lot(sides, generator))))
+        return Separation(_variance(found) / _variance(chance), len(self.images), _CHANCE)
+
+    def _difference(self, images: PosedImages, side: Float[Tensor, "m"]) -> Float[Tensor, "1 n n n"]:
+        """How two groups of images differ: those on the side of 1 and those on that of -1."""
+        coordinate = side[:, None].to(self.mask)
+        certain = coordinate.new_zeros(len(coordinate), 1, 1)
+        return solve_components(images, self.band, self.lattice, self.mask, coordinate, certain)
+
+    def _positions(self, images: PosedImages, difference: Float[Tensor, "1 n n n"]) -> Float[Tensor, "m"]:
+        """Where images lie along a difference, in units of their noise."""
         positions = []
-        for held in (0, 1):
-            known = self.images.at(rows[half != held].to(device))
-            coordinate = side[half != held, None].to(device)
-            certain = coordinate.new_zeros(len(coordinate), 1, 1)
-            difference = solve_components(known, self.band, self.lattice, self.mask, coordinate, certain)
-            other = self.images.at(rows[half == held].to(device))
-            for some, cut in slices_of_maps(other, self.band, self.lattice, difference):
-                along = (cut[0] * other.score[some]).sum((1, 2))
-                information = (cut[0].square() * other.power[some]).sum((1, 2))
-                positions.append(along / information.clamp(min=1e-20).sqrt())
-        return float(torch.cat(positions).var())
+        for some, cut in slices_of_maps(images, self.band, self.lattice, difference):
+            along = (cut[0] * images.score[some]).sum((1, 2))
+            information = (cut[0].square() * images.power[some]).sum((1, 2))
+            positions.append(along / information.clamp(min=1e-20).sqrt())
+        return torch.cat(positions)
+
+
+def _halves(images: PosedImages) -> tuple[PosedImages, PosedImages]:
+    """Every other image."""
+    rows = torch.arange(len(images), device=images.score.device)
+    return images.at(rows[::2]), images.at(rows[1::2])
+
+
+def _by_lot(side: Float[Tensor, "m"], generator: torch.Generator) -> Float[Tensor, "m"]:
+    return side[torch.randperm(len(side), generator=generator)]
+
+
+def _variance(positions: list[Float[Tensor, "m"]]) -> float:
+    return float(torch.cat(positions).var())

@@ -76,9 +76,22 @@ def find_components(
         Orthogonal components, the largest first; coordinates along them have a standard normal prior.
     """
     residual = residual_of_mean(images, band, lattice, mean)
-    components = mean.new_zeros(z_dim, *lattice.shape)
-    coordinate = torch.randn(len(images), z_dim, generator=generator).to(mean.device)
-    covariance = mean.new_zeros(len(images), z_dim, z_dim)
+    return components_of_residual(residual, band, lattice, mask, z_dim, generator, num_rounds)
+
+
+def components_of_residual(
+    residual: PosedImages,
+    band: Band,
+    lattice: Lattice,
+    mask: Float[Tensor, "n n n"],
+    z_dim: int,
+    generator: torch.Generator,
+    num_rounds: int = 30,
+) -> Float[Tensor, "z n n n"]:
+    """`find_components`, once the mean map is taken off the images."""
+    components = mask.new_zeros(z_dim, *lattice.shape)
+    coordinate = torch.randn(len(residual), z_dim, generator=generator).to(mask.device)
+    covariance = mask.new_zeros(len(residual), z_dim, z_dim)
     for _ in range(num_rounds):
         components = solve_components(residual, band, lattice, mask, coordinate, covariance)
         before = coordinate

@@ -4,6 +4,8 @@ A complex whose images are few, in much noise and among others may never find it
 its images are shared by the classes that show nothing clearly. Once all others have settled, hardly any strangers are
 left among these images, and maps that compete for them climb at poses that are drawn (`GibbsSampling`): chance leads
 out of wrong ones. Not every attempt finds the poses; the one that best explains images that it is not made of is tried.
+
+The same parts a class that holds two complexes, one of them at poses of the other: on its images alone two maps climb.
 """
 
 from dataclasses import dataclass, replace
@@ -16,6 +18,7 @@ from cryohydra.inference.selection import CLEARLY_MISSED, is_better, without_the
 from cryohydra.training.annealing import Annealing
 from cryohydra.training.gibbs import GibbsSampling, Yardstick, num_parts_of
 from cryohydra.training.ground import Ground
+from cryohydra.training.mixed_classes import members_of
 from cryohydra.training.state import TrainingState
 
 _DOUBTED, _MOST_DOUBTED = 1 / 4, 1 / 2
@@ -27,9 +30,10 @@ which shows nothing clearly either; and what there must be."""
 _LEAST_PROBABILITY = 0.15
 """Of all doubted classes together, from which on an image is one of theirs. Maps that show no poses hold few images of
 their complex for sure: with those that may be of it there are enough, among more strangers."""
-_NUM_ATTEMPTS = 4
-_NUM_SWEEPS, _NUM_WARM_SWEEPS = 100, 35
-"""Over the images of an attempt: so few find their poses late."""
+_NUM_ATTEMPTS, _NUM_SWEEPS, _NUM_WARM_SWEEPS = 4, 100, 35
+"""Attempts, and sweeps over the images of each: so few find their poses late."""
+_NUM_ATTEMPTS_TO_PART, _NUM_SWEEPS_TO_PART = 2, 60
+"""Where a class is told to hold two structures: its images are many, so that the first attempt mostly does."""
 _LEVEL = 2
 """Of the grid of rotations: finer than in ab initio, since images are few."""
 _MOST_IMAGES = 500
@@ -43,6 +47,14 @@ class Doubted:
     classes: tuple[int, ...]
     members: Int[Tensor, "m"]
     """Images that may well be of one of these; some of them, where they are many."""
+    is_parted: bool = False
+    """Whether they are of the first class alone, which is told to hold more than one structure."""
+
+    @classmethod
+    def parting(cls, state: TrainingState, parted: int, free: int) -> "Doubted":
+        """A class that is told to hold more than one structure, and one that can be given up for it."""
+        members = _some_of(members_of(state, parted), 2, state.generator)
+        return cls((parted, free), members, is_parted=True)
 
     @classmethod
     def of(cls, state: TrainingState) -> "Doubted | None":
@@ -61,8 +73,7 @@ class Doubted:
             if len(classes) < _FEWEST_DOUBTED:
                 return None
             if len(members) >= _FEWEST_IMAGES * len(classes):
-                drawn = torch.randperm(len(members), generator=state.generator)[: _MOST_IMAGES * len(classes)]
-                found = cls(classes, members[drawn.sort().values])
+                found = cls(classes, _some_of(members, len(classes), state.generator))
             if len(members) >= _ENOUGH_IMAGES * len(classes) or len(classes) < num_doubted:
                 break
         return found
@@ -77,7 +88,11 @@ class Newcomers:
         self.doubted = doubted
         num_maps, num_images = len(self.doubted.classes), len(self.doubted.members)
         sweep = num_parts_of(num_images, num_maps)
-        steps = {"num_steps": _NUM_SWEEPS * sweep, "num_warm_steps": _NUM_WARM_SWEEPS * sweep, "num_cool_steps": 0}
+        is_parted = doubted.is_parted
+        self.most_attempts, num_sweeps = (
+            (_NUM_ATTEMPTS_TO_PART, _NUM_SWEEPS_TO_PART) if is_parted else (_NUM_ATTEMPTS, _NUM_SWEEPS)
+        )
+        steps = {"num_steps": num_sweeps * sweep, "num_warm_steps": _NUM_WARM_SWEEPS * sweep, "num_cool_steps": 0}
         self.plan = replace(plan, **steps, level=_LEVEL)
         self._yardstick, self._evidence_before = self._ask_classes(state) if saved is None else _asked(state, saved)
         self._best: tuple[Tensor, Float[Tensor, "m"]] | None = None if saved is None else saved["best"]
@@ -87,8 +102,8 @@ class Newcomers:
 
     @property
     def is_done(self) -> bool:
-        """Whether all attempts are made."""
-        return self.num_attempts == _NUM_ATTEMPTS
+        """Whether all attempts are made, or one has parted a class."""
+        return self.num_attempts == self.most_attempts or (self.doubted.is_parted and self.chosen() is not None)
 
     def step(self, state: TrainingState) -> tuple[float, str]:
         """Let the maps of an attempt climb by one step.
@@ -96,7 +111,7 @@ class Newcomers:
         Returns:
             Mean evidence of the images, and a note on it.
         """
-        which = f"{len(self.doubted.classes)} newcomers, attempt {self.num_attempts + 1} of {_NUM_ATTEMPTS}"
+        which = f"{len(self.doubted.classes)} newcomers, attempt {self.num_attempts + 1} of {self.most_attempts}"
         sampling = self._sampling
         radius = sampling.plan.radius(sampling.step_count)
         gain = sampling.step(state).mean_evidence
@@ -144,6 +159,12 @@ class Newcomers:
             sampling.step(state)
         sampling.look_closely(state, sampling.yardstick)
         return sampling.yardstick, sampling.evidence
+
+
+def _some_of(members: Int[Tensor, "m"], num_classes: int, generator: torch.Generator) -> Int[Tensor, "n"]:
+    """Of many images as many as are enough, by lot."""
+    drawn = torch.randperm(len(members), generator=generator)[: _MOST_IMAGES * num_classes]
+    return members[drawn.sort().values]
 
 
 def _nearly_empty_but_one(state: TrainingState) -> Bool[Tensor, "k"]:

@@ -1,9 +1,9 @@
 """What becomes of a class that images can do without: it takes over one side of the class whose images differ most.
 
 Expectation and maximisation never leave a state in which one class shows two structures while another shows none.
-A trial does: the class that is missed least is put in the place of one side of the class whose images are told apart
-best, or, where all classes are told, of the images that a class explains worst; the search goes on from there, and if
-images are not explained better than before, all is put back.
+A trial does: the class that is missed least is put in the place of one side of a class that holds more than one, or,
+where all classes are told, of the images that a class explains worst; the search goes on from there, and if images are
+not explained better than before, all is put back.
 """
 
 import copy
@@ -12,27 +12,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from sklearn.cluster import KMeans
 
-from cryohydra._typing import Bool, Float, Int, Tensor
-from cryohydra.fourier.lattice import Lattice, enlarge
+from cryohydra._typing import Bool, Float, Tensor
 from cryohydra.inference.reconstruction import ClassMaps
-from cryohydra.inference.selection import CLEARLY_MISSED, class_there_twice, is_better, without_the_least_missed
-from cryohydra.inference.told_apart import ClassResiduals
-from cryohydra.training.class_variation import posed_images, vary
+from cryohydra.inference.selection import is_better
+from cryohydra.training.mixed_classes import Room, hardly_missed, least_sure, sides_of
 from cryohydra.training.state import TrainingState
 from cryohydra.training.strangers import find_strangers
 
-_FEWEST_TO_SPLIT = 100
-_MOST_ASKED = 2000
-"""Images of a class that are asked whether they differ."""
-_RESOLVED = 0.5
-"""Correlation of half maps down to which differences are looked for."""
 _FEWEST_PASSES, _MOST_PASSES = 2, 3
 """In which a trial may show what it is worth. In the first, images are compared with maps that may be made of them."""
 _MISSED_BY_STRANGERS, _FEWEST_STRANGERS = 3.0, 10
 """Nats for each of its images by which a class of strangers must be missed to be kept, and how many it must hold."""
 _TABLES = ("poses", "classes")
+_SAVED = ("num_left", "num_kept", "was_in_vain", "num_passes")
 
 
 @dataclass(frozen=True)
@@ -75,7 +68,7 @@ class Before:
         if self.of_strangers is not None:
             held = int((state.classes.log_posterior().argmax(1) == self.of_strangers).sum())
             others_stay = torch.arange(state.num_classes, device=state.device) != self.of_strangers
-            return held >= _FEWEST_STRANGERS and _hardly_missed(state, _MISSED_BY_STRANGERS, others_stay) is None
+            return held >= _FEWEST_STRANGERS and hardly_missed(state, _MISSED_BY_STRANGERS, others_stay) is None
         return is_better(self.evidence[self.judges], state.classes.log_probability()[self.judges])
 
     def put_back(self, state: TrainingState) -> None:
@@ -102,6 +95,8 @@ class Reseeding:
     def __init__(self, most_trials: int):
         self.num_left = most_trials
         self.num_kept = 0
+        self.was_in_vain = False
+        """Whether the last trial was undone: what gave reason to it would again."""
         self.num_passes = 0
         """Of the trial, if there is one."""
         self._before: Before | None = None
@@ -112,25 +107,22 @@ class Reseeding:
         return self._before is not None
 
     @property
+    def are_left(self) -> bool:
+        """Whether another may be begun."""
+        return self.num_left > 0 and not self.was_in_vain
+
+    @property
     def has_had_its_time(self) -> bool:
         """Whether there is a trial of which nothing better is to be expected."""
         return self.is_on_trial and self.num_passes >= _MOST_PASSES
 
-    def settled(self, state: TrainingState, is_in_doubt: bool) -> bool:
-        """Judge the trial that has settled, if there is one, and begin another if there is reason to.
+    def begun(self, state: TrainingState, room: Room, is_in_doubt: bool) -> bool:
+        """Put the class that can be given up in the place of one side of another, if there is reason to.
 
         Args:
             is_in_doubt: Whether classes are not told well; then newcomers find what strangers cannot tell.
-
-        Returns:
-            Whether there is anything to go on with.
         """
-        num_kept, was_on_trial = self.num_kept, self.is_on_trial
-        self.ended(state)
-        is_in_vain = was_on_trial and self.num_kept == num_kept
-        split = None
-        if self.num_left and not is_in_vain:
-            split = state.team.once(lambda: find_split(state, is_in_doubt), state.generator)
+        split = state.team.once(lambda: find_split(state, room, is_in_doubt), state.generator)
         if split is None:
             return False
         self.num_left -= 1
@@ -176,99 +168,41 @@ class Reseeding:
             self._judge(state, self._before)
         if self._before is not None:
             self._before.put_back(state)
-            self._before = None
+            self._before, self.was_in_vain = None, True
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values."""
-        counts = {"num_left": self.num_left, "num_kept": self.num_kept, "num_passes": self.num_passes}
-        return counts | {"before": None if self._before is None else self._before.saved()}
+        return {name: getattr(self, name) for name in _SAVED} | {
+            "before": None if self._before is None else self._before.saved()
+        }
 
     def load_state_dict(self, state: TrainingState, saved: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
-        self.num_left, self.num_kept, self.num_passes = saved["num_left"], saved["num_kept"], saved["num_passes"]
+        for name in _SAVED:
+            setattr(self, name, saved[name])
         self._before = None if saved["before"] is None else Before.restored(saved["before"], state)
 
     def _judge(self, state: TrainingState, before: Before) -> None:
         if before.is_bettered(state):
             self.num_kept += 1
-            self._before = None
+            self._before, self.was_in_vain = None, False
 
 
-def find_split(state: TrainingState, is_in_doubt: bool) -> Split | None:
-    """The class that can be given up, and the one whose images a second map would serve best; None if there is none.
+def find_split(state: TrainingState, room: Room, is_in_doubt: bool) -> Split | None:
+    """The class whose images a second map would serve best; None if there is none.
 
-    A class that is there twice is given up before one that is missed little, also where no images are told apart: then
-    for the class whose images are least sure of theirs. One that is missed little is given up also for the strangers
-    of a class, where classes are told.
+    A class that is there twice is given up also where no class is mixed: then for the class whose images are least
+    sure of theirs. One that is missed little is given up also for the strangers of a class, where classes are told.
     """
-    stays = state.stays
-    twice = class_there_twice(state.classes.log_posterior().exp(), stays)
-    free = _hardly_missed(state, CLEARLY_MISSED, stays) if twice is None else twice
-    if free is None:
-        return None
-    kept = [k for k in range(state.num_classes) if k != free]
-    parted = [found for k in kept if (found := _part(state, k)) is not None]
-    told = [one for one in parted if one.gain > 0]
-    if told:
-        best = max(told, key=lambda one: one.gain)
-    elif parted and twice is not None:
-        best = min(parted, key=lambda one: one.sureness)
-    elif not is_in_doubt and _hardly_missed(state, _MISSED_BY_STRANGERS, stays) == free:
-        strangers = find_strangers(state, kept)
+    free, parted = room.free, room.mixed
+    if parted is None and room.is_there_twice:
+        parted = least_sure(state, room.others(state))
+    if parted is not None:
+        return Split(free, parted, sides_of(state, parted))
+    if not is_in_doubt and hardly_missed(state, _MISSED_BY_STRANGERS, state.stays) == free:
+        strangers = find_strangers(state, room.others(state))
         return None if strangers is None else Split(free, strangers.class_index, strangers.sides, True)
-    else:
-        return None
-    return Split(free, best.class_index, best.sides)
-
-
-def _hardly_missed(state: TrainingState, most_missed: float, stays: Bool[Tensor, "k"] | None) -> int | None:
-    """The class missed least, if by less than so many nats for each of its images; None if all are missed more."""
-    kept = without_the_least_missed(state.classes.log_evidence, state.num_classes - 1, most_missed, stays).tolist()
-    return next((k for k in range(state.num_classes) if k not in kept), None)
-
-
-@dataclass(frozen=True)
-class _Parted:
-    """A class in two, and what is gained."""
-
-    class_index: int
-    gain: float
-    """By its images with two maps, in nats or so; zero if they are not told apart."""
-    sureness: float
-    """Mean probability of the class for its images."""
-    sides: Float[Tensor, "2 n n n"]
-
-
-def _part(state: TrainingState, class_index: int) -> _Parted | None:
-    """A class in two along the component that its images differ most along; None of too few images."""
-    assert state.maps is not None
-    members = _members(state, class_index)
-    if len(members) < _FEWEST_TO_SPLIT:
-        return None
-    asked = members[torch.randperm(len(members), generator=state.generator)[:_MOST_ASKED]]
-    variation = vary(state, state.maps, class_index, asked, num_components=1, generator=state.generator)
-    coordinate = variation.coordinate[:, 0]
-    clusters = KMeans(2, n_init=10, random_state=0).fit(coordinate[:, None].cpu().numpy())
-    label = torch.from_numpy(clusters.labels_)
-    first, second = (torch.nonzero(label == side)[:, 0] for side in (0, 1))
-    if min(len(first), len(second)) < 2:
-        return None
-    radius = min(max(state.maps.known_radius(_RESOLVED), 4), state.maps.lattice.radius)
-    lattice, band = Lattice(state.maps.lattice.box_size, radius), state.band(radius)
-    mean = state.maps.values[class_index]
-    images = posed_images(state, asked, class_index, band)
-    residuals = ClassResiduals.of(images, band, lattice, enlarge(mean[None], lattice)[0])
-    separation = residuals.separation(first, second, state.generator)
-    middles = torch.from_numpy(clusters.cluster_centers_[:, 0]).to(mean)
-    sides = mean + middles[:, None, None, None] * variation.components[0]
-    gain = len(members) * (separation.variance - 1) if separation.is_told else 0.0
-    sureness = float(state.classes.log_posterior(members.to(state.device))[:, class_index].exp().mean())
-    return _Parted(class_index, gain, sureness, sides)
-
-
-def _members(state: TrainingState, class_index: int) -> Int[Tensor, "m"]:
-    """Rows of the images that are likeliest of a class."""
-    return torch.nonzero(state.classes.log_posterior().argmax(1) == class_index)[:, 0].cpu()
+    return None
 
 
 def _share(state: TrainingState, classes: list[int], stem: int) -> None:

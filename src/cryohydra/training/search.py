@@ -205,7 +205,7 @@ class Searching(Stage):
     def step(self, state: TrainingState, index: Int[Tensor, "b"]) -> StepResult:
         """Find or sharpen the poses of a batch and add it to the sums, or let newcomers climb."""
         if self.ways_out.are_newcomers_due:
-            result, goes_on = self.ways_out.climb(state)
+            result, goes_on = self.ways_out.climb(state, self.course.is_in_doubt)
             self.is_done = not goes_on
             return result
         current = self.current = self.current or self._begin_pass(state)

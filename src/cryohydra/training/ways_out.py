@@ -9,6 +9,7 @@ from cryohydra._typing import Float, Tensor
 from cryohydra.fourier.lattice import enlarge
 from cryohydra.inference.selection import Missed, fitted_log_weight, needed_classes
 from cryohydra.training.annealing import Annealing
+from cryohydra.training.mixed_classes import Room
 from cryohydra.training.newcomers import Doubted, Newcomers
 from cryohydra.training.reseeding import Reseeding
 from cryohydra.training.stage import StepResult
@@ -36,7 +37,7 @@ class WaysOut:
         self.doubted: Doubted | None = None
         """In whose place newcomers are to climb before the next pass; None if none are due."""
         self.may_call = newcomers is not None
-        """Whether newcomers may still be called, which they are once."""
+        """Whether newcomers may still be called for what no class shows, which they are once."""
         self.newcomers: Newcomers | None = None
         self._attempts_before: dict[str, Any] | None = None
         """Attempts of newcomers that were over when the training was stopped."""
@@ -55,13 +56,17 @@ class WaysOut:
         """
         if self._needed_are_told(state) and self._prune(state):
             return True
-        if self.reseeding.settled(state, is_in_doubt):
+        self.reseeding.ended(state)
+        room = self._find_room(state)
+        if room is not None and is_in_doubt and self._part(state, room):
             return True
-        self.doubted = Doubted.of(state) if is_in_doubt and self.may_call else None
-        return self.are_newcomers_due or self._prune(state)
+        return self._look_further(state, room, is_in_doubt)
 
-    def climb(self, state: TrainingState) -> tuple[StepResult, bool]:
+    def climb(self, state: TrainingState, is_in_doubt: bool) -> tuple[StepResult, bool]:
         """Let the newcomers that are due climb; when they have, try them out if their images need them.
+
+        Args:
+            is_in_doubt: Whether classes are not told well.
 
         Returns:
             How the step went, and whether the search goes on.
@@ -73,9 +78,9 @@ class WaysOut:
         newcomers, goes_on = self.newcomers, True
         gain, note = newcomers.step(state)
         if newcomers.is_done:
-            self.newcomers, self.doubted, self.may_call, maps = None, None, False, newcomers.chosen()
+            self.newcomers, self.doubted, maps = None, None, newcomers.chosen()
             if maps is None:
-                goes_on = self._prune(state)
+                goes_on = self._look_further(state, self._find_room(state), is_in_doubt)
             else:
                 assert state.maps is not None
                 classes = list(newcomers.doubted.classes)
@@ -107,7 +112,9 @@ class WaysOut:
             setattr(self, name, saved[name])
         self.reseeding.load_state_dict(state, saved["reseeding"])
         doubted = saved["doubted"]
-        self.doubted = None if doubted is None else Doubted(tuple(doubted["classes"]), doubted["members"].cpu())
+        if doubted is not None:
+            doubted = Doubted(tuple(doubted["classes"]), doubted["members"].cpu(), doubted["is_parted"])
+        self.doubted = doubted
         self._attempts_before = saved["attempts"]
 
     def _needed_are_told(self, state: TrainingState) -> bool:
@@ -122,6 +129,31 @@ class WaysOut:
         posterior = torch.softmax(evidence + fitted_log_weight(evidence), dim=1)
         is_told = float(posterior.amax(1).mean()) > SURE
         return is_told and bool(Missed.of(evidence).by_more_than(_TOLD).all())
+
+    def _find_room(self, state: TrainingState) -> Room | None:
+        """What could be given up, as long as trials are left."""
+        return state.team.once(lambda: Room.of(state), state.generator) if self.reseeding.are_left else None
+
+    def _part(self, state: TrainingState, room: Room) -> bool:
+        """Call newcomers for a class that holds more than one structure; whether there is one.
+
+        Where classes are told, its two sides are tried instead: a structure at poses of another leaves doubt, and no
+        side of its class shows it.
+        """
+        if self.plan_of_newcomers is None or room.mixed is None:
+            return False
+        self.reseeding.num_left -= 1
+        self.doubted = Doubted.parting(state, room.mixed, room.free)
+        return True
+
+    def _look_further(self, state: TrainingState, room: Room | None, is_in_doubt: bool) -> bool:
+        """Another way out; whether there is one."""
+        if room is not None and self.reseeding.begun(state, room, is_in_doubt):
+            return True
+        if is_in_doubt and self.may_call:
+            self.doubted = Doubted.of(state)
+            self.may_call = self.doubted is None
+        return self.are_newcomers_due or self._prune(state)
 
     def _prune(self, state: TrainingState) -> bool:
         """Take away, once, the classes that images can do without; whether there were any."""
