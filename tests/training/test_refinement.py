@@ -80,6 +80,35 @@ def test_where_nothing_learned_is_kept_class_probabilities_stay_as_they_came(
     assert torch.equal(state.classes.log_evidence, came) == (num_epochs == 1)
 
 
+@pytest.mark.parametrize("is_learned", [True, False])
+def test_images_that_were_learned_from_are_no_surer_than_those_held_out_tell(
+    is_learned: bool, prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What those held out have become surer by was learned of the structures; the rest of one's own noise."""
+    trainer, _ = prepare(tmp_path, refine_gt_poses=True)
+    state, stage = trainer.state, trainer.stages[-1]
+    generator = torch.Generator().manual_seed(0)
+    came = torch.randn(len(state), 2, generator=generator)
+    is_held_out = torch.arange(len(state)) % 4 == 0
+    monkeypatch.setattr(type(state), "is_held_out", lambda self, index: is_held_out[index])
+    state.classes.log_evidence.copy_(came)
+    stage.begin(state)
+    before = state.classes.sureness()
+    # Differences grow by a half where they were learned of the structures, fourfold where of noise.
+    now = came * torch.where(is_held_out, 1.5, 4.0 if is_learned else 1.5)[:, None]
+    monkeypatch.setattr(stage, "_weigh", lambda state, index: state.classes.log_evidence.copy_(now))
+    stage.judge.judge(state, torch.ones(2))
+    stage.epoch_losses = [0.0]
+    said = stage.end(state, print)
+    assert ("held out tell" in said) == is_learned
+    gain = state.classes.sureness() - before
+    assert float(gain[~is_held_out].mean() - gain[is_held_out].mean()) < 0.05
+    assert torch.equal(state.classes.log_evidence, now) != is_learned
+    torch.testing.assert_close(state.classes.log_evidence[is_held_out], now[is_held_out])
+    # The same order of classes, and as much explained.
+    assert torch.equal((state.classes.log_evidence[:, 0] > state.classes.log_evidence[:, 1]), now[:, 0] > now[:, 1])
+
+
 class Told:
     """A likelihood that is what it is told, beside a trace of the prediction."""
 

@@ -13,6 +13,7 @@ from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.fourier.lattice import slice_frequencies
 from cryohydra.inference.evidence import carry_shares, negative_log_evidence
 from cryohydra.inference.likelihood import Likelihood
+from cryohydra.inference.sureness import honest_sureness, softened
 from cryohydra.model.tables import Conformation, RowAdam, moved
 from cryohydra.physics.pose import Pose
 from cryohydra.training.judge import Judge
@@ -88,6 +89,7 @@ class Refinement(Stage):
         self.radius = min(self.plan.radius, state.drawn_radius)
         self.field_optimiser = torch.optim.Adam(state.mixture.parameters(), lr=self.plan.lr_fields)
         self.log_odds_of_noise = state.classes.log_odds_of_noise()
+        self.sureness_before = state.classes.sureness()
         shape = tuple(state.poses.rotation.shape[:3])
         self.rotation_steps = RowAdam((*shape, 3), self.plan.lr_poses).to(state.device)
         self.shift_steps = RowAdam((*shape, 2), self.plan.lr_poses * _PX_PER_RADIAN).to(state.device)
@@ -161,19 +163,22 @@ class Refinement(Stage):
     def end(self, state: TrainingState, tell: Tell) -> str:
         """Weigh the classes of all particles once more, with everything as it is now.
 
-        Where nothing that was learned is kept, probabilities stay as they came, from maps that an image is no part of:
-        in fields that were fitted to all images, each seems to fit best where it was counted to.
+        In fields that were fitted to all images, each seems to fit best where it was counted to. So where nothing that
+        was learned is kept, probabilities stay as they came, from maps that an image is no part of; where it is, images
+        that were learned from are to be no surer than those held out tell.
         """
-        num_epochs, num_back = len(self.epoch_losses), self.judge.num_since_best
+        num_epochs, num_back, softer = len(self.epoch_losses), self.judge.num_since_best, ""
         kept = f"; kept as after epoch {num_epochs - num_back}, where particles held out are explained best"
         self.judge.restore(state)
         if num_back < num_epochs:
             self._weigh(state, torch.arange(len(state)))
         if self.plan.learns_weights == "posterior":
             state.classes.update_weights()
+            softer = self._soften(state) if num_back < num_epochs else ""
         last = self.epoch_losses[-1] if self.epoch_losses else float("nan")
         ended = "converged" if self.is_done else "reached its bound"
-        return f"Refinement: {ended} after {num_epochs} epochs, loss {last:.2f} per particle{kept if num_back else ''}."
+        kept = kept if num_back else ""
+        return f"Refinement: {ended} after {num_epochs} epochs, loss {last:.2f} per particle{kept}{softer}."
 
     def state_dict(self) -> dict[str, Any]:
         """Optimisers and the course so far."""
@@ -189,6 +194,7 @@ class Refinement(Stage):
             "poses_are_settled": self.poses_are_settled,
             "judge": self.judge.state_dict(),
             "log_odds_of_noise": float(self.log_odds_of_noise),
+            "sureness_before": self.sureness_before,
         }
 
     def load_state_dict(self, state: TrainingState, saved: dict[str, Any]) -> None:
@@ -203,6 +209,18 @@ class Refinement(Stage):
         self.poses_are_settled = saved["poses_are_settled"]
         self.judge.load_state_dict(saved["judge"])
         self.log_odds_of_noise.fill_(saved["log_odds_of_noise"])
+        self.sureness_before = saved["sureness_before"].to(state.device)
+
+    def _soften(self, state: TrainingState) -> str:
+        """Let images that were learned from be no surer of their classes than those held out tell; what came of it."""
+        classes, is_taught = state.classes, ~state.is_held_out(torch.arange(len(state))).to(state.device)
+        now = classes.sureness()
+        sureness = honest_sureness(self.sureness_before, now, ~is_taught)
+        if sureness is None:
+            return ""
+        classes.log_evidence[is_taught] = softened(classes.log_evidence[is_taught], classes.log_weight, sureness)
+        classes.update_weights()
+        return f"; sure of classes by {sureness:.3f} as particles held out tell, not by {now[is_taught].mean():.3f}"
 
     def _radius(self) -> int:
         if self.plan.first_radius is None:

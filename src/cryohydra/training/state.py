@@ -55,6 +55,10 @@ class ClassTable(nn.Module):
         """Log probability of each class, eq. 3."""
         return log_class_posterior(self.log_weight, self.log_evidence[index])
 
+    def sureness(self) -> Float[Tensor, "n"]:
+        """Probability of each particle's likeliest class."""
+        return self.log_posterior().amax(1).exp()
+
     def log_probability(self, index: Int[Tensor, "b"] | slice = slice(None)) -> Float[Tensor, "b"]:
         """Of each particle over that of noise alone, all classes together."""
         return torch.logsumexp(self.log_weight + self.log_evidence[index], dim=1)
