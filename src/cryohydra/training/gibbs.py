@@ -232,12 +232,12 @@ class GibbsSampling:
         log_prior = self._log_prior(state, self.team.share(members))
         drawn = grid.draw(before, log_prior, self.plan.balance(self.step_count))
         score = _moved_back(whole, band, drawn.near_shifts, drawn.of_shift)
-        laid, found, likeliest = _laid_by_all(batch, drawn, radius, grid, score, whole.power[:, 0])
-        self._count(part, laid)
         # What is left of images by maps that they are no part of.
         explained = 2 * score * drawn.slices - whole.power[:, 0] * drawn.slices.square()
-        residual = batch.mean(power_over_noise(whole) - explained)
-        self.unexplained = followed(self.unexplained, residual, band, self.plan.memory)
+        left = power_over_noise(whole) - explained
+        laid, found, likeliest, left = _laid_by_all(batch, drawn, radius, grid, score, whole.power[:, 0], left)
+        self._count(part, laid)
+        self.unexplained = followed(self.unexplained, left.mean(0), band, self.plan.memory)
         self._learn_spread(laid, band)
         # While the plan's is above one, as of images with so much more noise.
         log_evidence = self.temperature * found
@@ -280,7 +280,8 @@ class GibbsSampling:
             of_part = self._images_of(state, part)
             images = yardstick.weighted(of_part.at(self.ground.band.within(band.radius)), band)
             source = self._slices_without(part)
-            found, rows = log_evidence_on_grid(source, images, band, yardstick.shift_prior), self._rows(part)
+            found = log_evidence_on_grid(source, images, band, yardstick.shift_prior, self.team)
+            rows = self._rows(part)
             self.log_evidence[rows.to(state.device)] = self.team.gather(found, len(rows))
 
     def maps(self) -> Float[Tensor, "k n n n"]:
@@ -454,15 +455,18 @@ def _laid_by_all(
     grid: TurnedGrid,
     score: Float[Tensor, "m p"],
     power: Float[Tensor, "m p"],
-) -> tuple[_Laid, Float[Tensor, "b k"], Float[Tensor, "b k 3 3"]]:
-    """How all members have laid their images of a part, and what the grid tells of them: evidence, likeliest poses."""
+    left: Float[Tensor, "m p"],
+) -> tuple[_Laid, Float[Tensor, "b k"], Float[Tensor, "b k 3 3"], Float[Tensor, "b p"]]:
+    """How all members have laid their images of a part, what the grid tells of them (evidence, likeliest poses), and
+    what maps leave of them."""
     there = drawn.placement
-    class_index, rotation, shift_px, near_shifts, of_shift, score, power, log_evidence, likeliest = batch.gather(
+    class_index, rotation, shift_px, near_shifts, of_shift, score, power, *told = batch.gather(
         *(there.class_index, there.rotation, there.shift_px, drawn.near_shifts, drawn.of_shift, score, power),
-        *(grid.log_evidence, grid.likeliest),
+        *(grid.log_evidence, grid.likeliest, left),
     )
+    log_evidence, likeliest, left = told
     placement = Placement(class_index, rotation, shift_px)
-    return _Laid(placement, near_shifts, of_shift, radius, score, power), log_evidence, likeliest
+    return _Laid(placement, near_shifts, of_shift, radius, score, power), log_evidence, likeliest, left
 
 
 def num_parts_of(num_images: int, num_maps: int) -> int:

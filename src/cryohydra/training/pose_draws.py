@@ -26,7 +26,7 @@ from cryohydra.inference.pairs import ImagesOfClasses
 from cryohydra.inference.shift_prior import ShiftPrior
 from cryohydra.inference.slices import LatticeSlices
 from cryohydra.inference.whole_grid import WholeGridComparison
-from cryohydra.training.team import SharedBatch, Team
+from cryohydra.training.team import ALONE, SharedBatch, Team
 
 _FINE_LEVEL = 2
 """Of the grid by which evidence is told."""
@@ -99,7 +99,8 @@ class TurnedGrid:
         # Log prior of a shift is its density times the area that it stands for; those nearby lie half as far apart.
         self._log_area = -torch.logsumexp(shift_prior.log_density(self._shifts), 0)
         log_of_shift = shift_prior.log_density(self._shifts) + self._log_area
-        self._log_mass = _log_mass(source, images, band, level, self._rotations, self._shifts, log_of_shift)
+        grid = _Grid(level, self._rotations, self._shifts, log_of_shift)
+        self._log_mass = grid.log_mass(source, images, band, batch.team)
         near = shift_grid(_REACH_OF_SHIFTS * step_px, 0.5 * step_px) @ _turned_at_random(generator)
         self._near, self._log_near_area = near.to(device), self._log_area - math.log(4)
         if shift_prior.extent_px == 0:
@@ -196,14 +197,18 @@ class TurnedGrid:
 
 
 def log_evidence_on_grid(
-    source: LatticeSlices, images: WeightedImages, band: Band, shift_prior: ShiftPrior
+    source: LatticeSlices, images: WeightedImages, band: Band, shift_prior: ShiftPrior, team: Team = ALONE
 ) -> Float[Tensor, "b k"]:
-    """Evidence of each class over that of noise alone, by all rotations of a grid and shifts as fine as the next."""
+    """Evidence of each class over that of noise alone, by all rotations of a grid and shifts as fine as the next.
+
+    Args:
+        images: This member's share.
+    """
     device = band.frequencies.device
     rotations = all_rotations(_FINE_LEVEL, device)
     shifts = shift_prior.grid(0.5 * shift_step(band, shift_prior)).to(device)
-    log_prior = shift_prior.log_probability(shifts)
-    log_mass = _log_mass(source, images, band, _FINE_LEVEL, rotations, shifts, log_prior)
+    grid = _Grid(_FINE_LEVEL, rotations, shifts, shift_prior.log_probability(shifts))
+    log_mass = grid.log_mass(source, images, band, team)
     return log_mass.logsumexp(2) - math.log(len(rotations))
 
 
@@ -242,32 +247,33 @@ def _turned_at_random(generator: torch.Generator) -> Float[Tensor, "2 2"]:
     return torch.tensor([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
 
 
-def _log_mass(
-    source: LatticeSlices,
-    images: WeightedImages,
-    band: Band,
-    level: int,
-    rotations: Float[Tensor, "q 3 3"],
-    shifts: Float[Tensor, "s 2"],
-    log_of_shift: Float[Tensor, "s"],
-) -> Float[Tensor, "b k q"]:
-    """Log likelihood of each rotation over all shifts.
+@dataclass(frozen=True)
+class _Grid:
+    """Rotations and shifts with which all images are compared."""
 
-    Args:
-        rotations: Of a whole level, turned as one or not.
-        log_of_shift: Their log probabilities.
-    """
-    device = band.frequencies.device
-    # A grid that is turned has its mirror images still: those are of the plane of the image.
-    slices = source.at_rotations(band, rotations[mirrors_of(band, level).rotation_index[0]])
-    # All classes as one: each image is laid out but once.
-    mirrors = mirrors_of(band, level, len(slices))
-    comparison = WholeGridComparison(slices.flatten(0, 1)[None], mirrors, matrix_dtype(device))
-    score = shift_hartley(images.score[:, 0, None], band.frequencies, -shifts[None])
-    pairs = ImagesOfClasses.all(len(images), 1, device)
-    log_mass = []
-    for rows in chunks(len(pairs), comparison.numbers_per_pair(len(shifts)), device):
-        image = pairs.image[rows]
-        power = images.power[image, 0]
-        log_mass.append(comparison.compare(score[image], power, log_of_shift, pairs.runs.within(rows)).log_mass)
-    return torch.cat(log_mass).unflatten(1, (len(slices), -1))
+    level: int
+    rotations: Float[Tensor, "q 3 3"]
+    """Of a whole level, turned as one or not."""
+    shifts: Float[Tensor, "s 2"]
+    log_of_shift: Float[Tensor, "s"]
+    """Their log probabilities."""
+
+    def log_mass(self, source: LatticeSlices, images: WeightedImages, band: Band, team: Team) -> Float[Tensor, "b k q"]:
+        """Log likelihood of each rotation over all shifts; slices are cut by all members of a team."""
+        device = band.frequencies.device
+        # A grid that is turned has its mirror images still: those are of the plane of the image.
+        rotations = self.rotations[mirrors_of(band, self.level).rotation_index[0]]
+        cut = source.at_rotations(band, team.dealt(rotations)).transpose(0, 1)
+        slices = team.gather(cut, len(rotations)).transpose(0, 1)
+        # All classes as one: each image is laid out but once.
+        mirrors = mirrors_of(band, self.level, len(slices))
+        comparison = WholeGridComparison(slices.flatten(0, 1)[None], mirrors, matrix_dtype(device))
+        score = shift_hartley(images.score[:, 0, None], band.frequencies, -self.shifts[None])
+        pairs = ImagesOfClasses.all(len(images), 1, device)
+        log_mass = []
+        for rows in chunks(len(pairs), comparison.numbers_per_pair(len(self.shifts)), device):
+            image = pairs.image[rows]
+            power = images.power[image, 0]
+            runs = pairs.runs.within(rows)
+            log_mass.append(comparison.compare(score[image], power, self.log_of_shift, runs).log_mass)
+        return torch.cat(log_mass).unflatten(1, (len(slices), -1))
