@@ -109,10 +109,8 @@ class ClassResiduals:
         first_half, second_half = _halves(self.images.at(order.to(self.images.score.device)))
         found, chance = [], []
         for known, other in ((first_half, second_half), (second_half, first_half)):
-            strongest = components_of_residual(known, self.band, self.lattice, self.mask, _NUM_COMPONENTS, generator)[
-                :1
-            ]
-            found.append(self._positions(other, strongest))
+            components = components_of_residual(known, self.band, self.lattice, self.mask, _NUM_COMPONENTS, generator)
+            found.append(self._positions(other, components[:1]))
             sides = torch.where(torch.arange(len(known)) % 2 == 0, 1.0, -1.0)
             chance.append(self._positions(other, self._difference(known, _by_lot(sides, generator))))
         return Separation(_variance(found) / _variance(chance), len(self.images), _CHANCE)

@@ -42,7 +42,7 @@ _MOST_IMAGES = 500
 
 @dataclass(frozen=True)
 class Doubted:
-    """Classes that images can do without."""
+    """Classes in whose place maps climb anew."""
 
     classes: tuple[int, ...]
     members: Int[Tensor, "m"]
