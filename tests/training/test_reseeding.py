@@ -62,8 +62,9 @@ def _weigh(state: TrainingState) -> None:
 
 
 def test_two_structures_in_one_class_are_parted(state: TrainingState, two_structures: Path) -> None:
-    trials = Reseeding(most_trials=1)
-    assert trials.begun(state, room_in(state), is_in_doubt=True) and trials.is_on_trial
+    trials, room = Reseeding(most_trials=1), room_in(state)
+    assert (room.free, room.mixed, room.is_there_twice) == (1, 0, False)
+    assert trials.begun(state, room, is_in_doubt=True) and trials.is_on_trial
     for _ in range(5):
         _weigh(state)
         _solve(state)
