@@ -93,7 +93,7 @@ def test_images_that_were_learned_from_are_no_surer_than_those_held_out_tell(
     monkeypatch.setattr(type(state), "is_held_out", lambda self, index: is_held_out[index])
     state.classes.log_evidence.copy_(came)
     stage.begin(state)
-    before = state.classes.sureness()
+    before = state.classes.probability_of_likeliest()
     # Differences grow by a half where they were learned of the structures, fourfold where of noise.
     now = came * torch.where(is_held_out, 1.5, 4.0 if is_learned else 1.5)[:, None]
     monkeypatch.setattr(stage, "_weigh", lambda state, index: state.classes.log_evidence.copy_(now))
@@ -101,7 +101,7 @@ def test_images_that_were_learned_from_are_no_surer_than_those_held_out_tell(
     stage.epoch_losses = [0.0]
     said = stage.end(state, print)
     assert ("held out tell" in said) == is_learned
-    gain = state.classes.sureness() - before
+    gain = state.classes.probability_of_likeliest() - before
     assert float(gain[~is_held_out].mean() - gain[is_held_out].mean()) < 0.05
     assert torch.equal(state.classes.log_evidence, now) != is_learned
     torch.testing.assert_close(state.classes.log_evidence[is_held_out], now[is_held_out])

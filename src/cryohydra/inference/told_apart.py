@@ -6,6 +6,7 @@ told from the other half as two states are: what is asked is whether particles d
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -88,13 +89,7 @@ class ClassResiduals:
         side = torch.cat([torch.ones(size), -torch.ones(size)])
         # Both groups are in an order of no meaning, so every other image is a half drawn by lot.
         images = self.images.at(rows.to(self.images.score.device))
-        first_half, second_half = _halves(images)
-        found, chance = [], []
-        for known, other, held in ((first_half, second_half, 0), (second_half, first_half, 1)):
-            given = side[held::2]
-            found.append(self._positions(other, self._difference(known, given)))
-            chance.append(self._positions(other, self._difference(known, _by_lot(given, generator))))
-        return Separation(_variance(found) / _variance(chance), len(rows), _CHANCE_OF_GROUPS)
+        return self._held_against(images, side, self._difference, _CHANCE_OF_GROUPS, generator)
 
     def variety(self, generator: torch.Generator) -> Separation:
         """Hold each half of the images against the component along which those of the other half differ most.
@@ -105,15 +100,35 @@ class ClassResiduals:
         Args:
             generator: On the CPU.
         """
+
+        def strongest(known: PosedImages, _: Float[Tensor, "m"]) -> Float[Tensor, "1 n n n"]:
+            return components_of_residual(known, self.band, self.lattice, self.mask, _NUM_COMPONENTS, generator)[:1]
+
         order = torch.randperm(len(self.images), generator=generator)
-        first_half, second_half = _halves(self.images.at(order.to(self.images.score.device)))
-        found, chance = [], []
-        for known, other in ((first_half, second_half), (second_half, first_half)):
-            components = components_of_residual(known, self.band, self.lattice, self.mask, _NUM_COMPONENTS, generator)
-            found.append(self._positions(other, components[:1]))
-            sides = torch.where(torch.arange(len(known)) % 2 == 0, 1.0, -1.0)
-            chance.append(self._positions(other, self._difference(known, _by_lot(sides, generator))))
-        return Separation(_variance(found) / _variance(chance), len(self.images), _CHANCE)
+        images = self.images.at(order.to(self.images.score.device))
+        # As many on each side, in each half.
+        side = torch.where(torch.arange(len(images)) // 2 % 2 == 0, 1.0, -1.0)
+        return self._held_against(images, side, strongest, _CHANCE, generator)
+
+    def _held_against(
+        self,
+        images: PosedImages,
+        side: Float[Tensor, "m"],
+        find: Callable[[PosedImages, Tensor], Tensor],
+        chance: float,
+        generator: torch.Generator,
+    ) -> Separation:
+        """Each half of the images against what `find` says of the other half and its sides, and sides drawn by lot."""
+        first, second = (torch.arange(half, len(images), 2) for half in (0, 1))
+        found, by_lot = [], []
+        for known_rows, other_rows in ((first, second), (second, first)):
+            known, other = (images.at(rows.to(images.score.device)) for rows in (known_rows, other_rows))
+            given = side[known_rows]
+            drawn = given[torch.randperm(len(given), generator=generator)]
+            found.append(self._positions(other, find(known, given)))
+            by_lot.append(self._positions(other, self._difference(known, drawn)))
+        variance, expected = (float(torch.cat(positions).var()) for positions in (found, by_lot))
+        return Separation(variance / expected, len(images), chance)
 
     def _difference(self, images: PosedImages, side: Float[Tensor, "m"]) -> Float[Tensor, "1 n n n"]:
         """How two groups of images differ: those on the side of 1 and those on that of -1."""
@@ -129,17 +144,3 @@ class ClassResiduals:
             information = (cut[0].square() * images.power[some]).sum((1, 2))
             positions.append(along / information.clamp(min=1e-20).sqrt())
         return torch.cat(positions)
-
-
-def _halves(images: PosedImages) -> tuple[PosedImages, PosedImages]:
-    """Every other image."""
-    rows = torch.arange(len(images), device=images.score.device)
-    return images.at(rows[::2]), images.at(rows[1::2])
-
-
-def _by_lot(side: Float[Tensor, "m"], generator: torch.Generator) -> Float[Tensor, "m"]:
-    return side[torch.randperm(len(side), generator=generator)]
-
-
-def _variance(positions: list[Float[Tensor, "m"]]) -> float:
-    return float(torch.cat(positions).var())

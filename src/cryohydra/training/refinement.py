@@ -13,7 +13,7 @@ from cryohydra.fourier.hartley import shift_hartley
 from cryohydra.fourier.lattice import slice_frequencies
 from cryohydra.inference.evidence import carry_shares, negative_log_evidence
 from cryohydra.inference.likelihood import Likelihood
-from cryohydra.inference.sureness import honest_sureness, softened
+from cryohydra.inference.softening import honest_sureness, softened
 from cryohydra.model.tables import Conformation, RowAdam, moved
 from cryohydra.physics.pose import Pose
 from cryohydra.training.judge import Judge
@@ -89,7 +89,7 @@ class Refinement(Stage):
         self.radius = min(self.plan.radius, state.drawn_radius)
         self.field_optimiser = torch.optim.Adam(state.mixture.parameters(), lr=self.plan.lr_fields)
         self.log_odds_of_noise = state.classes.log_odds_of_noise()
-        self.sureness_before = state.classes.sureness()
+        self.sureness_before = state.classes.probability_of_likeliest()
         shape = tuple(state.poses.rotation.shape[:3])
         self.rotation_steps = RowAdam((*shape, 3), self.plan.lr_poses).to(state.device)
         self.shift_steps = RowAdam((*shape, 2), self.plan.lr_poses * _PX_PER_RADIAN).to(state.device)
@@ -214,7 +214,7 @@ class Refinement(Stage):
     def _soften(self, state: TrainingState) -> str:
         """Let images that were learned from be no surer of their classes than those held out tell; what came of it."""
         classes, is_taught = state.classes, ~state.is_held_out(torch.arange(len(state))).to(state.device)
-        now = classes.sureness()
+        now = classes.probability_of_likeliest()
         sureness = honest_sureness(self.sureness_before, now, ~is_taught)
         if sureness is None:
             return ""

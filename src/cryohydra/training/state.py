@@ -55,7 +55,7 @@ class ClassTable(nn.Module):
         """Log probability of each class, eq. 3."""
         return log_class_posterior(self.log_weight, self.log_evidence[index])
 
-    def sureness(self) -> Float[Tensor, "n"]:
+    def probability_of_likeliest(self) -> Float[Tensor, "n"]:
         """Probability of each particle's likeliest class."""
         return self.log_posterior().amax(1).exp()
 

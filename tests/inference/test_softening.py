@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cryohydra.inference.evidence import log_class_posterior
-from cryohydra.inference.sureness import honest_sureness, softened
+from cryohydra.inference.softening import honest_sureness, softened
 
 WEIGHT = torch.tensor([0.5, 0.3, 0.2]).log()
 

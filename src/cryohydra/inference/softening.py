@@ -1,4 +1,4 @@
-"""How sure images are of their classes, beside images of which nothing was learned.
+"""How sure images may be of their classes, beside images of which nothing was learned.
 
 Each image seems to fit best where fields have learned from it, its noise included: it grows sure of the class that it
 was counted to. Images held out do not, so what they have become surer by is what was learned of the structures.
